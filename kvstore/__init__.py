@@ -1,1 +1,1 @@
-"""What do the bytes mean, and who asked?"""
+"""What do the bytes mean, and who asked? The store, its API and its server, above raft and wal."""
