@@ -1,0 +1,154 @@
+"""Where settings come from: flags, environment variables and a YAML file become a ``ServerConfig``.
+
+A setting is looked for in this order: flag, ``KVSTORE_<FLAG>`` variable, ``ETCD_<FLAG>`` variable,
+the YAML file of ``--config-file``, default. (In etcd a file silences all flags; here a flag still
+wins, so that one file can serve all members and each sets its own name.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, get_origin
+
+from kvstore.config import MIB, ServerConfig, Setting, check_range, checked_url, rows
+from kvstore.errors import ConfigError
+
+PREFIXES: Final = ("KVSTORE_", "ETCD_")
+"""Prefixes of environment variables, the stronger first."""
+
+CLIENT_VARIABLES: Final = frozenset({"KVSTORE_ENDPOINTS", "KVSTORE_DIAL_TIMEOUT"})
+"""Variables of the command line client: known, though no setting of a node."""
+
+CONFIG_FILE_BYTES_MAX: Final = MIB
+_DURATION_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+class Loaded(NamedTuple):
+    """A configuration, and what its sources hold that means nothing here."""
+
+    config: ServerConfig
+    warnings: list[str]
+
+
+def variables(flag: str) -> tuple[str, ...]:
+    """The environment variables that set a flag, the stronger first."""
+    return tuple(prefix + flag.upper().replace("-", "_") for prefix in PREFIXES)
+
+
+def load(
+    flags: Mapping[str, str], environ: Mapping[str, str], read_file: Callable[[str], bytes]
+) -> Loaded:
+    """Put a configuration together from all its sources.
+
+    Args:
+        flags: What was given on the command line, by flag; ``config-file`` may be among them.
+        environ: The environment.
+        read_file: Reads the file of ``--config-file``.
+
+    Raises:
+        ConfigError: A value cannot be read or used; the message names where it came from.
+    """
+    warnings = _unknown_variables(environ)
+    from_environ: dict[str, tuple[str, str]] = {}
+    for flag in ("config-file", *rows()):
+        for variable in variables(flag):
+            # As in etcd, an empty variable is no setting: compose files pass through what is unset.
+            if environ.get(variable):
+                from_environ[flag] = (variable, environ[variable])
+                break
+    path_from_environ = from_environ.pop("config-file", ("", ""))[1]
+    path = flags.get("config-file") or path_from_environ
+    found: dict[str, tuple[str, object]] = {}
+    if path:
+        found.update(_from_file(path, read_file))
+    found.update(from_environ)
+    found.update(
+        {flag: (f"--{flag}", text) for flag, text in flags.items() if flag != "config-file"}
+    )
+    values = {}
+    for flag, (source, given) in found.items():
+        field, setting, plain = rows()[flag]
+        value = _parse(setting, plain, given, source)
+        check_range(setting, value, source)
+        values[field] = value
+    return Loaded(ServerConfig(**values), warnings)
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Only a warning: Kubernetes sets KVSTORE_PORT and the like for a service called kvstore."""
+    known = set(CLIENT_VARIABLES)
+    for flag in ("config-file", *rows()):
+        known.update(variables(flag))
+    return [
+        f"the environment variable {name} is no setting and is ignored"
+        for name in sorted(environ)
+        if name.startswith(PREFIXES) and name not in known
+    ]
+
+
+def _from_file(path: str, read_file: Callable[[str], bytes]) -> dict[str, tuple[str, object]]:
+    import yaml  # Takes 15 ms, which only those with a file should pay.
+
+    try:
+        data = read_file(path)
+    except OSError as error:
+        raise ConfigError(f"--config-file {path}: {error.strerror or error}") from error
+    if len(data) > CONFIG_FILE_BYTES_MAX:
+        raise ConfigError(f"--config-file {path}: larger than {CONFIG_FILE_BYTES_MAX} bytes")
+    try:
+        content = yaml.safe_load(data)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config-file {path}: not YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config-file {path}: must hold 'setting: value' lines")
+    unknown = sorted(str(key) for key in content if key not in rows())
+    if unknown:
+        raise ConfigError(
+            f"--config-file {path}: unknown settings {', '.join(unknown)}; "
+            "the names are those of the flags, see 'kvstore serve --help'"
+        )
+    return {key: (f"{key} in {path}", value) for key, value in content.items() if value is not None}
+
+
+def _parse(setting: Setting, plain: Any, given: object, source: str) -> Any:
+    """Turn what was written, on a command line or in YAML, into the field's type."""
+    if isinstance(given, list) and get_origin(plain) is not None:
+        given = ",".join(str(item) for item in given)
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise ConfigError(f"{source}: {given!r} cannot be its value")
+    text = str(given).strip()
+    if plain is str:
+        return text
+    if plain is int:
+        return _duration_ms(text, source) if setting.duration else _integer(text, source)
+    if get_origin(plain) is tuple:
+        return tuple(checked_url(part, source) for part in text.split(",") if part.strip())
+    return _cluster(text, source)
+
+
+def _integer(text: str, source: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{source}: must be a whole number, not {text!r}") from None
+
+
+def _duration_ms(text: str, source: str) -> int:
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ConfigError(f"{source}: must be a duration such as 10m, 30s or 500ms, not {text!r}")
+    return round(sum(float(number) * _DURATION_UNITS_MS[unit] for number, unit in parts))
+
+
+def _cluster(text: str, source: str) -> dict[str, tuple[str, ...]]:
+    members: dict[str, tuple[str, ...]] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, url = part.partition("=")
+        if not name or not equals:
+            raise ConfigError(f"{source}: must be name=url,name=url,…; {part!r} is not name=url")
+        members[name] = (*members.get(name, ()), checked_url(url, source))
+    return members
