@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 ##@ Use
 .PHONY: run
-run: $(RUN_STAMP) ## Start a cluster of three nodes on this machine (data in ./data)
+run: $(RUN_STAMP) ## Start a cluster of three nodes on this machine (data in ./kvstore-data)
 	@exec $(BIN)/kvstore cluster $(ARGS)
 
 ##@ Check
@@ -32,7 +32,7 @@ check: $(DEV_STAMP) ## The same without the slow end (no real processes)
 	@$(call each,lint types layers pytest-quick)
 
 lint: $(DEV_STAMP) ## Rules and layout of the code
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/ruff format --check --quiet . \
 		|| { echo 'Some files are not formatted: run `make format`.' >&2; exit 1; }
 
@@ -70,7 +70,7 @@ bench: $(RUN_STAMP) ## Measure throughput and latency (beside etcd where it is i
 	@$(BIN)/python -m bench $(ARGS)
 
 chaos: $(DEV_STAMP) ## Kill, stop and restart real nodes under load, for twenty rounds
-	@KVSTORE_CHAOS_ROUNDS=$${KVSTORE_CHAOS_ROUNDS:-20} \
+	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} \
 		$(BIN)/python -m pytest -m e2e -k chaos --timeout=1800 $(ARGS)
 
 ##@ Keep house

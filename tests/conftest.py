@@ -31,7 +31,7 @@ settings.register_profile(
     max_examples=2_000,
 )
 
-settings.load_profile(os.environ.get("KVSTORE_HYPOTHESIS_PROFILE", "default"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 _seconds: defaultdict[str, float] = defaultdict(float)
 _tests: Counter[str] = Counter()

@@ -26,7 +26,7 @@ BANNED = re.compile(
 )
 TEXT_SUFFIXES = {".py", ".pyi", ".md", ".toml", ".yml", ".yaml", ".lock", ".sh", ".txt", ".js"}
 TEXT_NAMES = {"Makefile", "Dockerfile", "run"}
-LEFT_OUT = {"build", "dist", "htmlcov", "data", "__pycache__"}
+LEFT_OUT = {"build", "dist", "htmlcov", "kvstore-data", "__pycache__"}
 
 
 @cache
@@ -38,7 +38,7 @@ def _files() -> tuple[Path, ...]:
             name
             for name in subdirectories
             if name not in LEFT_OUT
-            and not name.endswith(".egg-info")
+            and not name.endswith((".egg-info", ".kvstore"))
             and (not name.startswith(".") or name in {".ci", ".github"})
         )
         found += [
