@@ -24,7 +24,7 @@ run: $(RUN_STAMP) ## Start a cluster of three nodes on this machine (data in ./k
 	@exec $(BIN)/kvstore cluster $(ARGS)
 
 ##@ Check
-.PHONY: test check lint types layers pytest pytest-quick format
+.PHONY: test check lint types layers pytest pytest-quick coverage format
 test: $(DEV_STAMP) ## Check everything: lint, types, layers and all tests
 	@$(call each,lint types layers pytest)
 
@@ -47,6 +47,11 @@ pytest: $(DEV_STAMP)
 
 pytest-quick: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -m "not e2e and not slow" $(ARGS)
+
+coverage: $(DEV_STAMP) ## Which lines and branches the quick tests do not reach
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q -m "not e2e and not slow" $(ARGS)
+	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 format: $(DEV_STAMP) ## Lay the code out and mend what can be mended
 	@$(BIN)/ruff format --quiet .

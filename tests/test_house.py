@@ -127,6 +127,18 @@ def test_lines_stay_within_100_characters() -> None:
     ] == []
 
 
+def test_nothing_sleeps_outside_the_tests_of_real_processes() -> None:
+    # A test that sleeps is slow when it passes and fails when the machine is busy.
+    sleeping = re.compile(r"\btime\.sle" + r"ep\(|\bfrom time import .*\bsle" + r"ep\b")
+    assert [
+        _where(path, number)
+        for path in _python_files()
+        if path.is_relative_to(ROOT / "tests") and not path.is_relative_to(ROOT / "tests" / "e2e")
+        for number, line in enumerate(_text(path).splitlines(), start=1)
+        if sleeping.search(line)
+    ] == []
+
+
 def test_no_banned_words_and_no_paths_of_a_machine() -> None:
     assert [
         f"{_where(path, number)}: {match.group()}"
