@@ -17,7 +17,7 @@ from kvstore.errors import ConfigError
 PREFIXES: Final = ("KVSTORE_", "ETCD_")
 """Prefixes of environment variables, the stronger first."""
 
-CLIENT_VARIABLES: Final = frozenset({"KVSTORE_ENDPOINTS", "KVSTORE_DIAL_TIMEOUT"})
+CLIENT_VARIABLES: Final = frozenset({"KVSTORE_ENDPOINTS", "KVSTORE_TIMEOUT"})
 """Variables of the command line client: known, though no setting of a node."""
 
 CONFIG_FILE_BYTES_MAX: Final = MIB

@@ -1,0 +1,112 @@
+"""v3 JSON from and to the typed messages, as a client writes and reads it.
+
+Written: proto names, defaults left out, integers as numbers (every server takes them), bytes in
+base64. Read: integers as strings or numbers, enums by name or number, unknown fields ignored.
+"""
+
+from __future__ import annotations
+
+import binascii
+import enum
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from kvstore.errors import Code, KvError
+from kvstore.types import Record
+
+R = TypeVar("R", bound=Record)
+
+
+def encode(message: Record) -> bytes:
+    """The JSON bytes of a request."""
+    return msgspec.json.encode(to_object(message))
+
+
+def to_object(message: Record) -> dict[str, Any]:
+    """A message as JSON objects; bytes stay bytes, for msgspec writes them as base64."""
+    found: dict[str, Any] = {}
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, Record):
+            found[name] = to_object(value)
+        elif isinstance(value, list | tuple):
+            if value:
+                found[name] = [
+                    to_object(item) if isinstance(item, Record) else item for item in value
+                ]
+        elif isinstance(value, enum.IntEnum):
+            if value:
+                found[name] = value.name
+        elif value or (value is not None and _is_optional(type(message), name)):
+            found[name] = value
+    return found
+
+
+def decode(message: type[R], body: bytes) -> R:
+    """Read an answer.
+
+    Raises:
+        KvError: INTERNAL; the bytes are no such message.
+    """
+    try:
+        return from_object(message, msgspec.json.decode(body))
+    except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise KvError(
+            Code.INTERNAL, f"the answer is no {message.__name__}: {error}; is this a v3 API?"
+        ) from error
+
+
+def from_object(message: type[R], found: Any) -> R:
+    """Build a message from what JSON decoding gave.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: It is something else.
+    """
+    values = {}
+    for name, convert in _plan(message):
+        value = found.get(name)
+        if value is not None:
+            values[name] = convert(value)
+    return message(**values)
+
+
+@functools.cache
+def _is_optional(message: type[Record], name: str) -> bool:
+    """Whether a field tells "not given" from its type's zero (the operands of a compare do)."""
+    return types.NoneType in get_args(get_type_hints(message)[name])
+
+
+@functools.cache
+def _plan(message: type[Record]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    hints = get_type_hints(message)
+    return tuple((name, _converter(hints[name])) for name in message.__struct_fields__)
+
+
+def _converter(hint: Any) -> Callable[[Any], Any]:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        # X | None, or an enum that tolerates numbers it does not know: the first part decides.
+        return _converter(get_args(hint)[0])
+    if origin is list:
+        item = _converter(get_args(hint)[0])
+        return lambda values: [item(value) for value in values]
+    if origin is tuple:
+        item = _converter(get_args(hint)[0])
+        return lambda values: tuple(item(value) for value in values)
+    if hint is bytes:
+        return _from_base64
+    if isinstance(hint, type) and issubclass(hint, enum.IntEnum):
+        return lambda value: hint[value] if isinstance(value, str) else hint(value)
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return functools.partial(from_object, hint)
+    assert hint in (int, str, bool), f"no rule to read {hint}"
+    plain: Callable[[Any], Any] = hint
+    return plain
+
+
+def _from_base64(text: str) -> bytes:
+    return binascii.a2b_base64(text, strict_mode=True)
