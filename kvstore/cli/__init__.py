@@ -1,0 +1,1 @@
+"""What does one type at a terminal? Commands that serve, and commands that ask."""

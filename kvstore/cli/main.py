@@ -1,0 +1,100 @@
+"""The ``kvstore`` command: finds the subcommand, and turns errors into exit codes.
+
+Subcommands are imported when they are used: ``kvstore get`` must not wait for what ``serve`` needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import click
+
+from kvstore.errors import ConfigError, KvError, UnknownOutcomeError
+
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNKNOWN_OUTCOME: Final = 3
+EXIT_UNREACHABLE: Final = 4
+EXIT_INTERRUPTED: Final = 130
+
+# Name: the attribute that is the command.
+COMMANDS: Final = {
+    "serve": "kvstore.cli.serve:serve",
+    "cluster": "kvstore.cli.cluster:cluster",
+    "put": "kvstore.cli.kv:put",
+    "get": "kvstore.cli.kv:get",
+    "del": "kvstore.cli.kv:delete",
+    "watch": "kvstore.cli.watch:watch",
+    "lease": "kvstore.cli.lease:lease",
+    "status": "kvstore.cli.members:status",
+    "member": "kvstore.cli.members:member",
+    "version": "kvstore.cli.members:version",
+}
+
+EPILOG: Final = (
+    "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the outcome of a write is unknown, "
+    "4 no endpoint could be reached."
+)
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of the table."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one."""
+        del ctx
+        target = COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command), f"{target} is no command"
+        return command
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """A strongly consistent key-value store that speaks etcd's v3 API."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        result = cli.main(arguments, prog_name="kvstore", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ConfigError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except UnknownOutcomeError as error:
+        return _fail(f"outcome unknown: {error.message}", EXIT_UNKNOWN_OUTCOME)
+    except KvError as error:
+        return _fail(error.message, _exit_code(error))
+    except BrokenPipeError:
+        # The reader of our output has gone, as `kvstore get | head` does; there is nobody to tell.
+        # Without the swap the interpreter would complain when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+
+
+def _exit_code(error: KvError) -> int:
+    from kvstore.client import UnreachableError
+
+    return EXIT_UNREACHABLE if isinstance(error, UnreachableError) else EXIT_ERROR
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,111 @@
+"""What the commands that ask share: where the cluster is, how keys and leases are written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from kvstore.client import Client, prefix_end
+from kvstore.types import OPEN_END
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ENDPOINTS_DEFAULT = "127.0.0.1:2379"
+
+
+class LeaseIdType(click.ParamType[int]):
+    """A lease id, in hexadecimal as ``lease grant`` prints it."""
+
+    name = "lease"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read hexadecimal."""
+        if isinstance(value, int):
+            return value
+        try:
+            return int(value, 16)
+        except ValueError:
+            self.fail(f"{value!r} is no lease id: they are hexadecimal numbers", param, ctx)
+
+
+LEASE_ID = LeaseIdType()
+
+
+def client_command(function: Callable[Concatenate[Client, P], T]) -> Callable[..., T]:
+    """Give a command a client as its first argument, and the options that say where to connect."""
+
+    @click.option(
+        "--endpoints",
+        default=ENDPOINTS_DEFAULT,
+        show_default=True,
+        envvar="KVSTORE_ENDPOINTS",
+        show_envvar=True,
+        help="Members to ask, host:port, separated by commas; the first that works is kept.",
+    )
+    @click.option(
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        default=10.0,
+        show_default=True,
+        envvar="KVSTORE_TIMEOUT",
+        show_envvar=True,
+        help="Seconds that a call may take.",
+    )
+    @functools.wraps(function)
+    def command(endpoints: str, timeout: float, *args: P.args, **kwargs: P.kwargs) -> T:
+        urls = [url for url in (part.strip() for part in endpoints.split(",")) if url]
+        try:
+            client = Client(urls, timeout)
+        except ValueError as error:
+            raise click.UsageError(f"--endpoints: {error}") from error
+        with client:
+            return function(client, *args, **kwargs)
+
+    return command
+
+
+def output_option(function: Callable[P, T]) -> Callable[P, T]:
+    """The ``-w`` option."""
+    return click.option(
+        "-w",
+        "--write-out",
+        "form",
+        type=click.Choice(["simple", "json"]),
+        default="simple",
+        help="How to print: for people, or the whole answer in JSON (keys and values in base64).",
+    )(function)
+
+
+def range_options(function: Callable[P, T]) -> Callable[P, T]:
+    """``--prefix`` and ``--from-key``."""
+    function = click.option("--prefix", is_flag=True, help="All keys that begin with KEY.")(
+        function
+    )
+    return click.option("--from-key", is_flag=True, help="All keys from KEY on.")(function)
+
+
+def key_range(
+    key: str, range_end: str | None, *, prefix: bool, from_key: bool
+) -> tuple[bytes, bytes]:
+    """The ``key`` and ``range_end`` of a request.
+
+    Raises:
+        click.UsageError: More than one way to say where the range ends.
+    """
+    if (range_end is not None) + prefix + from_key > 1:
+        raise click.UsageError("RANGE_END, --prefix and --from-key exclude each other")
+    start = encoded(key)
+    if prefix:
+        return start or b"\0", prefix_end(start)
+    if from_key:
+        return start or b"\0", OPEN_END
+    return start, encoded(range_end or "")
+
+
+def encoded(text: str) -> bytes:
+    """The bytes of an argument, as the shell gave them, UTF-8 or not."""
+    return text.encode("utf-8", "surrogateescape")

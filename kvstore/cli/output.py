@@ -1,0 +1,27 @@
+"""Printing: bytes as they are, answers as JSON."""
+
+from __future__ import annotations
+
+import sys
+
+from kvstore.types import KeyValue, Record
+
+
+def write_line(*parts: bytes) -> None:
+    """Write bytes and a line end to standard output."""
+    sys.stdout.buffer.write(b"".join(parts) + b"\n")
+
+
+def write_pair(pair: KeyValue, *, keys: bool = True, values: bool = True) -> None:
+    """Write a key and its value, each on a line of its own."""
+    if keys:
+        write_line(pair.key)
+    if values:
+        write_line(pair.value)
+
+
+def write_json(message: Record) -> None:
+    """Write a whole answer as one line of v3 JSON."""
+    from kvstore.client import json_codec
+
+    write_line(json_codec.encode(message))
