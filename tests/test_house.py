@@ -26,6 +26,7 @@ BANNED = re.compile(
 )
 TEXT_SUFFIXES = {".py", ".pyi", ".md", ".toml", ".yml", ".yaml", ".lock", ".sh", ".txt", ".js"}
 TEXT_NAMES = {"Makefile", "Dockerfile", "run"}
+STATE_MACHINE = "The state machine knows only the nouns of raft and their bytes"
 LEFT_OUT = {"build", "dist", "htmlcov", "kvstore-data", "__pycache__"}
 
 
@@ -175,6 +176,19 @@ def test_every_package_asks_its_question_on_line_1() -> None:
             if not re.match(r'"""[A-Z][^.!?"]*\?', first):
                 wrong.append(f"{_where(init, 1)}: {first}")
     assert wrong == []
+
+
+def test_every_room_below_the_server_is_held_pure() -> None:
+    settings = tomllib.loads(_text(ROOT / "pyproject.toml"))["tool"]["importlinter"]
+    contracts = {contract["name"]: contract for contract in settings["contracts"]}
+    layers = contracts["Arrows point down only"]["layers"]
+    below = re.findall(r"\w+", " ".join(layers[layers.index("(apply)") :]))
+    existing = {
+        f"kvstore.{room}" for room in below if list((ROOT / "kvstore").glob(f"{room}/*.py"))
+    } | {f"kvstore.{room}" for room in below if (ROOT / "kvstore" / f"{room}.py").exists()}
+    assert existing >= {"kvstore.commands", "kvstore.types", "kvstore.mvcc"}
+    assert existing - set(contracts["Pure rooms touch nothing outside"]["source_modules"]) == set()
+    assert existing - set(contracts[STATE_MACHINE]["source_modules"]) == set()
 
 
 def _make_targets() -> set[str]:
