@@ -1,0 +1,110 @@
+"""From runs to figures: medians, spread, ratios, and the table that shows them."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.load import Run
+
+
+class Case(NamedTuple):
+    """One kind of load."""
+
+    call: str
+    connections: int
+
+    @property
+    def title(self) -> str:
+        """As the table names it."""
+        name = {"put": "put", "get": "linearizable get"}[self.call]
+        return f"{name}, {self.connections} connection{'s' if self.connections > 1 else ''}"
+
+
+Results = Mapping[Case, Mapping[str, Sequence[Run]]]
+
+
+def table(results: Results, names: Sequence[str]) -> list[str]:
+    """A Markdown table: for each case and system the median, its spread and its latency."""
+    heads = [f"{name}/s | spread | p50 ms | p99 ms | errors" for name in names]
+    ratio = len(names) == 2
+    lines = [
+        f"| load | {' | '.join(heads)} |" + (f" {names[0]} / {names[1]} |" if ratio else ""),
+        "|---|" + "---:|" * (5 * len(names) + ratio),
+    ]
+    for case, by_name in results.items():
+        cells = [case.title]
+        for name in names:
+            runs = by_name[name]
+            rates = [run.rate for run in runs]
+            cells += [
+                f"{statistics.median(rates):,.0f}",
+                f"{min(rates):,.0f} to {max(rates):,.0f}",
+                f"{statistics.median(run.p50_us for run in runs) / 1000:.2f}",
+                f"{statistics.median(run.p99_us for run in runs) / 1000:.2f}",
+                str(sum(run.errors for run in runs)),
+            ]
+        if ratio:
+            cells.append(f"**{_median_ratio(by_name, names):.2f}**")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _median_ratio(by_name: Mapping[str, Sequence[Run]], names: Sequence[str]) -> float:
+    ours, theirs = (statistics.median(run.rate for run in by_name[name]) for name in names)
+    return ours / theirs if theirs else float("inf")
+
+
+def document(lines: Sequence[str], versions: Sequence[str], rounds: int, seconds: int) -> str:
+    """The whole of RESULTS.md."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return "\n".join(
+        [
+            "# Side by side",
+            "",
+            f"{' and '.join(versions)}, {today}, written by `make bench`.",
+            "",
+            *machine(),
+            "",
+            "Three nodes each on this machine, data on the same disk, every write synced on a",
+            "majority before its answer. wrk (one thread, on the same machine) calls the leader",
+            "over HTTP/JSON: 256-byte values, 10,000 keys. The systems take turns, and who begins",
+            f"alternates; {rounds} rounds of {seconds} s. Rates are the median of the rounds, with",
+            "the lowest and the highest beside it; latencies are the medians of the rounds'. With",
+            "one connection calls follow one another, so p50 is the latency of a single call there.",
+            "",
+            *lines,
+            "",
+        ]
+    )
+
+
+def machine() -> list[str]:
+    """What it ran on."""
+    model = platform.processor() or platform.machine()
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory = _read("/proc/meminfo").partition("MemTotal:")[2].split("kB")[0].strip()
+    answer = subprocess.run(
+        ["stat", "-f", "-c", "%T", "."], capture_output=True, text=True, check=False
+    )
+    return [
+        f"- {os.cpu_count()} × {model}, {int(memory or 0) / 1e6:.0f} GB of memory",
+        f"- {platform.system()} {platform.release()}, file system {answer.stdout.strip()}",
+        f"- Python {platform.python_version()}",
+    ]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
