@@ -77,7 +77,7 @@ def document(lines: Sequence[str], versions: Sequence[str], rounds: int, seconds
             "over HTTP/JSON: 256-byte values, 10,000 keys. The systems take turns, and who begins",
             f"alternates; {rounds} rounds of {seconds} s. Rates are the median of the rounds, with",
             "the lowest and the highest beside it; latencies are the medians of the rounds'. With",
-            "one connection calls follow one another, so p50 is the latency of a single call there.",
+            "one connection calls follow one another: p50 there is the latency of a single call.",
             "",
             *lines,
             "",
