@@ -9,9 +9,10 @@ from raft.types import NodeId
 class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one node.
 
-    Bounds: ``append_bytes_max`` is what one AppendEntries may carry (always at least one entry), ``inflight_appends_max`` and
-    ``inflight_bytes_max`` what may be unacknowledged to one follower, ``uncommitted_bytes_max`` what a leader holds uncommitted
-    before it rejects proposals, ``committed_bytes_max`` what one take hands out to apply, ``tail_entries_max`` and
+    Bounds: ``append_bytes_max`` is what one AppendEntries may carry (always at least one entry),
+    ``inflight_appends_max`` and ``inflight_bytes_max`` what may be unacknowledged to one follower,
+    ``uncommitted_bytes_max`` what a leader holds uncommitted before it rejects proposals,
+    ``committed_bytes_max`` what one take hands out to apply, ``tail_entries_max`` and
     ``tail_bytes_max`` what applied log stays in memory for followers that lag.
     """
 
@@ -40,7 +41,8 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"heartbeat_ticks must be at least 1, not {self.heartbeat_ticks}")
         if self.election_ticks <= self.heartbeat_ticks:
             raise ConfigError(
-                f"election_ticks ({self.election_ticks}) must exceed heartbeat_ticks ({self.heartbeat_ticks})"
+                f"election_ticks ({self.election_ticks}) must exceed"
+                f" heartbeat_ticks ({self.heartbeat_ticks})"
             )
         for name in self.__struct_fields__:
             if name.endswith("_max") and getattr(self, name) < 1:

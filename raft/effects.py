@@ -3,10 +3,12 @@
 The driver's duties, in this order:
 
 1. send ``messages`` now;
-2. make ``hard_state``, ``snapshot`` and ``entries`` durable together, in ``seq`` order, then step ``Persisted(seq)``;
+2. make ``hard_state``, ``snapshot`` and ``entries`` durable together, in ``seq`` order, then step
+   ``Persisted(seq)``;
    an ``Effects`` that has none of the three (``must_persist`` is false) needs no ``Persisted``;
 3. send ``messages_after_sync`` once everything up to ``seq`` is durable (at once if it already is);
-4. apply ``snapshot`` (swap the state), then ``committed``, in order, then step ``Applied``/``SnapshotInstalled``.
+4. apply ``snapshot`` (swap the state), then ``committed``, in order, then step
+   ``Applied``/``SnapshotInstalled``.
    Applying may run ahead of the disk; a snapshot may not be taken of what is not durable.
 """
 
@@ -18,7 +20,9 @@ from raft.types import Entry, HardState, Index, NodeId, Role, Seq, SnapshotMeta,
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """A proposal made here entered this leader's log at (``index``, ``term``); it is not committed yet."""
+    """A proposal made here entered this leader's log at (``index``, ``term``); it is not committed
+    yet.
+    """
 
     token: int
     index: Index
@@ -26,7 +30,9 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """A proposal made here entered no log by this attempt. ``leader`` is whom to try, if known (else 0)."""
+    """A proposal made here entered no log by this attempt. ``leader`` is whom to try, if known
+    (else 0).
+    """
 
     token: int
     reason: RejectReason
@@ -41,7 +47,9 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadRejected(msgspec.Struct, frozen=True, gc=False):
-    """The read with this context got no index: leadership was lost or is unknown. It may be tried again."""
+    """The read with this context got no index: leadership was lost or is unknown. It may be tried
+    again.
+    """
 
     context: int
     reason: RejectReason
@@ -75,5 +83,3 @@ class Effects(msgspec.Struct, frozen=True):
     def must_persist(self) -> bool:
         """Whether there is anything to make durable."""
         return self.hard_state is not None or self.snapshot is not None or bool(self.entries)
-
-

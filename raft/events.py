@@ -13,19 +13,25 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class Receive(msgspec.Struct, frozen=True):
-    """A peer's message arrived and decoded. ``InstallSnapshot`` only once its data is durable and loaded beside the state."""
+    """A peer's message arrived and decoded. ``InstallSnapshot`` only once its data is durable and
+    loaded beside the state.
+    """
 
     message: Message
 
 
 class Propose(msgspec.Struct, frozen=True):
-    """Put these into the log: appended here on a leader, forwarded by a follower that knows a leader, rejected otherwise."""
+    """Put these into the log: appended here on a leader, forwarded by a follower that knows a
+    leader, rejected otherwise.
+    """
 
     proposals: list[Proposal]
 
 
 class ReadIndex(msgspec.Struct, frozen=True):
-    """Somebody wants to read what is current. ``context`` (unique while it waits) comes back in ``reads``."""
+    """Somebody wants to read what is current. ``context`` (unique while it waits) comes back in
+    ``reads``.
+    """
 
     context: int
 
@@ -43,19 +49,25 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class LogCompacted(msgspec.Struct, frozen=True):
-    """A durable snapshot covers every entry up to ``index``: memory may forget what its tail rule does not keep."""
+    """A durable snapshot covers every entry up to ``index``: memory may forget what its tail rule
+    does not keep.
+    """
 
     index: Index
 
 
 class PeerUnreachable(msgspec.Struct, frozen=True):
-    """The link to a peer broke or refused: what was in flight to it may be lost (replicate falls back to probe)."""
+    """The link to a peer broke or refused: what was in flight to it may be lost (replicate falls
+    back to probe).
+    """
 
     node_id: NodeId
 
 
 class SnapshotSent(msgspec.Struct, frozen=True):
-    """The transfer asked for by an ``InstallSnapshot`` effect ended. ``index`` is what the sent snapshot covers (0 if not ok)."""
+    """The transfer asked for by an ``InstallSnapshot`` effect ended. ``index`` is what the sent
+    snapshot covers (0 if not ok).
+    """
 
     node_id: NodeId
     ok: bool
@@ -63,7 +75,9 @@ class SnapshotSent(msgspec.Struct, frozen=True):
 
 
 class SnapshotInstalled(msgspec.Struct, frozen=True):
-    """The state machine now is the snapshot of an earlier ``Effects.snapshot``: applied up to its index."""
+    """The state machine now is the snapshot of an earlier ``Effects.snapshot``: applied up to its
+    index.
+    """
 
     meta: SnapshotMeta
 
@@ -75,7 +89,9 @@ class TransferLeader(msgspec.Struct, frozen=True):
 
 
 class ProposeMembership(msgspec.Struct, frozen=True):
-    """Change the configuration: appended as an entry; ``token`` comes back in ``accepted`` or ``rejected``."""
+    """Change the configuration: appended as an entry; ``token`` comes back in ``accepted`` or
+    ``rejected``.
+    """
 
     token: int
     configuration: Configuration

@@ -34,8 +34,9 @@ class Role(enum.IntEnum):
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the log, kept in the bytes that go to the disk and to the peers.
 
-    ``encoded`` is made once, by ``raft.codec.encode_entry``, with a checksum of its own; ``index``, ``term`` and ``kind``
-    repeat what its header says, so that the core need not look into bytes. ``data`` is cut out of it on demand.
+    ``encoded`` is made once, by ``raft.codec.encode_entry``, with a checksum of its own; ``index``,
+    ``term`` and ``kind`` repeat what its header says, so that the core need not look into bytes.
+    ``data`` is cut out of it on demand.
     """
 
     index: Index
@@ -50,11 +51,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 ENTRY_HEADER_BYTES = 24
-"""CRC32C u32, kind u8, three zero bytes, term u64, index u64; the layout is drawn in ``raft/codec.py``."""
+"""CRC32C u32, kind u8, three zero bytes, term u64, index u64; the layout is drawn in
+``raft/codec.py``.
+"""
 
 
 class HardState(msgspec.Struct, frozen=True, gc=False):
-    """What must survive a crash besides the log (Raft figure 2, "persistent state"), and the commit index as a hint.
+    """What must survive a crash besides the log (Raft figure 2, "persistent state"), and the commit
+    index as a hint.
 
     ``commit_index`` need not be synced by itself: it travels along with whatever else is written.
     """
@@ -65,7 +69,8 @@ class HardState(msgspec.Struct, frozen=True, gc=False):
 
 
 class Configuration(msgspec.Struct, frozen=True, array_like=True, tag=False):
-    """Who votes and who learns. While ``voters_outgoing`` is not empty it is joint (thesis §4.3): both majorities are asked.
+    """Who votes and who learns. While ``voters_outgoing`` is not empty it is joint (thesis §4.3):
+    both majorities are asked.
 
     All tuples are sorted. ``learners_next`` become learners once the joint configuration is left.
     """
@@ -82,7 +87,9 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True, tag=False):
 
 
 class SnapshotMeta(msgspec.Struct, frozen=True):
-    """What a snapshot covers: the last entry in it, and the configuration as of that entry (Raft §7)."""
+    """What a snapshot covers: the last entry in it, and the configuration as of that entry (Raft
+    §7).
+    """
 
     index: Index
     term: Term
@@ -90,7 +97,9 @@ class SnapshotMeta(msgspec.Struct, frozen=True):
 
 
 class Proposal(msgspec.Struct, frozen=True, gc=False):
-    """A command that somebody wants in the log. ``token`` comes back in ``accepted`` or ``rejected`` and means nothing here."""
+    """A command that somebody wants in the log. ``token`` comes back in ``accepted`` or
+    ``rejected`` and means nothing here.
+    """
 
     token: int
     data: bytes

@@ -1,0 +1,198 @@
+"""How a leader's entries reach its followers (Raft §5.3, §7; flow control: thesis §10.2.1)."""
+
+from raft.core import Core
+from raft.errors import PeerError
+from raft.events import PeerUnreachable, SnapshotSent
+from raft.leader import advance_commit, confirm_reads, continue_transfer
+from raft.leadership import Leadership
+from raft.messages import AppendEntries, AppendEntriesReply, HeartbeatReply, InstallSnapshot
+from raft.progress import UNSENT, Progress, ProgressState
+from raft.types import Entry, Index
+
+# A follower that got a whole snapshot has so many election timeouts to report it installed; then
+# the leader asks.
+_SNAPSHOT_PATIENCE = 4
+
+
+def fill(core: Core, leadership: Leadership) -> None:
+    """Build what is due: at most one append a follower, with all that is new to it."""
+    leadership.unsent = False
+    shared: dict[Index, tuple[Entry, ...]] = {}
+    for follower in leadership.progress.values():
+        if follower.state is not ProgressState.SNAPSHOT:
+            _send_append(core, leadership, follower, shared)
+
+
+def _send_append(
+    core: Core,
+    leadership: Leadership,
+    follower: Progress,
+    shared: dict[Index, tuple[Entry, ...]],
+) -> None:
+    log, config = core.log, core.config
+    first, last = follower.next, log.last_index
+    if follower.state is ProgressState.PROBE:
+        if follower.paused:
+            return
+    elif first <= last:
+        if follower.window_full(config.inflight_appends_max, config.inflight_bytes_max):
+            return
+    elif follower.sent_commit >= core.commit_index:
+        return
+    prev = Index(first - 1)
+    prev_term = log.term_at(prev)
+    if prev_term is None:
+        _send_snapshot(core, follower)
+        return
+    entries: tuple[Entry, ...] = ()
+    if first <= last:
+        held = shared.get(first)
+        if held is None:
+            held = tuple(log.slice_bytes(first, last, config.append_bytes_max))
+            shared[first] = held
+        entries = held
+    core.messages.append(
+        AppendEntries(
+            core.node_id,
+            follower.node_id,
+            core.term,
+            prev,
+            prev_term,
+            core.commit_index,
+            entries,
+        )
+    )
+    end = Index(prev + len(entries))
+    follower.sent_commit = min(core.commit_index, end)
+    if follower.state is ProgressState.PROBE:
+        follower.paused = True
+    elif entries:
+        follower.sent(end, log.bytes_between(prev, end), leadership.heartbeat_round)
+        if end < last:
+            leadership.unsent = True
+
+
+def _send_snapshot(core: Core, follower: Progress) -> None:
+    # To a follower that is silent a snapshot would be built in vain, again and again.
+    if not follower.active and not follower.was_active:
+        follower.paused = True
+        return
+    follower.become_snapshot(core.applied_index)
+    core.messages.append(InstallSnapshot(core.node_id, follower.node_id, core.term))
+
+
+def on_append_reply(core: Core, message: AppendEntriesReply) -> None:
+    """A follower took entries, or refused them.
+
+    Raises:
+        PeerError: It claims to hold more than this leader ever had.
+    """
+    leadership = core.leadership
+    if leadership is None:
+        return
+    follower = leadership.progress.get(message.sender)
+    if follower is None:
+        return
+    follower.active = True
+    if message.accepted:
+        _on_accepted(core, leadership, follower, message.match_index)
+        return
+    retry_from = message.conflict_index
+    log = core.log
+    # Below this no entry of a newer term than the follower's can match: skip them all at once.
+    retry_from = min(retry_from, log.last_index)
+    while (term := log.term_at(retry_from)) is not None and term > message.conflict_term:
+        retry_from = Index(retry_from - 1)
+    if follower.rejected(message.prev_index, retry_from):
+        leadership.unsent = True
+
+
+def _on_accepted(core: Core, leadership: Leadership, follower: Progress, match: Index) -> None:
+    if match > core.log.last_index:
+        raise PeerError(
+            f"node {follower.node_id} acknowledges entry {match}, the log ends at"
+            f" {core.log.last_index}"
+        )
+    if match < follower.match:
+        return
+    news = match > follower.match
+    follower.acknowledged(match)
+    if follower.state is ProgressState.PROBE or (
+        follower.state is ProgressState.SNAPSHOT and match >= core.log.base_index
+    ):
+        follower.become_replicate()
+    leadership.unsent = True
+    if news:
+        advance_commit(core)
+        continue_transfer(core)
+
+
+def on_heartbeat_reply(core: Core, message: HeartbeatReply) -> None:
+    """A follower lives: confirm reads, and see whether something sent to it was lost."""
+    leadership = core.leadership
+    if leadership is None:
+        return
+    follower = leadership.progress.get(message.sender)
+    if follower is None:
+        return
+    follower.active = True
+    number = message.read_round
+    if number > leadership.heartbeat_round:
+        raise PeerError(f"node {message.sender} answers heartbeat {number}, which was never sent")
+    if number > follower.answered_round:
+        follower.answered_round = number
+        confirm_reads(core)
+    _resume(core, leadership, follower, number)
+
+
+def _resume(core: Core, leadership: Leadership, follower: Progress, number: int) -> None:
+    """Start again what stands still: the follower is there, and owes nothing or never got it."""
+    if follower.state is ProgressState.PROBE:
+        follower.paused = False
+        leadership.unsent = True
+    elif follower.state is ProgressState.REPLICATE:
+        if follower.lost(number):
+            follower.become_probe(Index(follower.match + 1))
+            leadership.unsent = True
+        elif follower.match < core.log.last_index and not follower.inflight:
+            leadership.unsent = True
+    elif follower.snapshot_index != UNSENT:
+        patience = _SNAPSHOT_PATIENCE * core.config.election_ticks
+        if leadership.ticks - follower.snapshot_tick >= patience:
+            _probe_after_snapshot(leadership, follower)
+
+
+def _probe_after_snapshot(leadership: Leadership, follower: Progress) -> None:
+    follower.become_probe(Index(max(follower.match, follower.snapshot_index) + 1))
+    leadership.unsent = True
+
+
+def on_snapshot_sent(core: Core, event: SnapshotSent) -> None:
+    """A transfer ended. The follower reports the installation by an ``AppendEntriesReply``.
+
+    Until then nothing is sent: a probe in the meantime would be refused, and start another one.
+    """
+    leadership = core.leadership
+    follower = leadership.progress.get(event.node_id) if leadership is not None else None
+    if leadership is None or follower is None or follower.state is not ProgressState.SNAPSHOT:
+        return
+    if event.ok:
+        follower.snapshot_index = min(event.index, core.log.last_index)
+        follower.snapshot_tick = leadership.ticks
+    else:
+        follower.become_probe(Index(follower.match + 1))
+        # The next heartbeat's answer begins another attempt; at once would be a tight loop.
+        follower.paused = True
+
+
+def on_peer_unreachable(core: Core, event: PeerUnreachable) -> None:
+    """The link broke: what was in flight may be lost, an installed snapshot's report with it."""
+    leadership = core.leadership
+    follower = leadership.progress.get(event.node_id) if leadership is not None else None
+    if leadership is None or follower is None:
+        return
+    if follower.state is ProgressState.REPLICATE:
+        follower.become_probe(Index(follower.match + 1))
+        leadership.unsent = True
+    elif follower.state is ProgressState.SNAPSHOT and follower.snapshot_index != UNSENT:
+        _probe_after_snapshot(leadership, follower)
