@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 ##@ Use
 .PHONY: run
-run: $(RUN_STAMP) ## Start a cluster of three nodes on this machine (data in ./kvstore-data)
+run: $(RUN_STAMP) ## Start a cluster of three nodes on this machine (data in ./data)
 	@exec $(BIN)/kvstore cluster $(ARGS)
 
 ##@ Check

@@ -27,7 +27,7 @@ BANNED = re.compile(
 TEXT_SUFFIXES = {".py", ".pyi", ".md", ".toml", ".yml", ".yaml", ".lock", ".sh", ".txt", ".js"}
 TEXT_NAMES = {"Makefile", "Dockerfile", "run"}
 STATE_MACHINE = "The state machine knows only the nouns of raft and their bytes"
-LEFT_OUT = {"build", "dist", "htmlcov", "kvstore-data", "__pycache__"}
+LEFT_OUT = {"build", "dist", "htmlcov", "data", "__pycache__"}
 
 
 @cache
