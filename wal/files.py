@@ -1,0 +1,285 @@
+"""The disk. The only place that calls ``os`` for it; everything else takes a ``Disk``.
+
+``OsDisk`` is real files. ``wal/memory_disk.py`` holds another disk, which forgets what was not
+synced.
+
+A ``Lane`` is one queue of jobs and one thread that runs them in order, off the event loop: a write
+and its sync are one job, so that the loop never waits for the disk and a batch costs one wake-up
+each way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from wal.errors import LockedError
+
+T = TypeVar("T")
+
+SECTOR_BYTES = 512
+"""The largest unit that any disk in use writes whole or not at all."""
+
+
+class File(Protocol):
+    """An open file, read and written at offsets. All methods block; errors are ``OSError``."""
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Return ``length`` bytes from ``offset``: fewer only where the file ends."""
+
+    def write(self, parts: Sequence[bytes], offset: int) -> None:
+        """Write all ``parts``, one behind the other, from ``offset`` on. Nothing of it is durable
+        before ``sync``.
+        """
+
+    def sync(self) -> None:
+        """Make everything written so far durable (``fdatasync``). If this raises, nothing is known
+        of what is.
+        """
+
+    def size(self) -> int:
+        """Return the length of the file in bytes."""
+
+    def close(self) -> None:
+        """Release the file; calling it again does nothing."""
+
+
+class Lock(Protocol):
+    """A directory's lock, held till ``release`` or the end of the process."""
+
+    def release(self) -> None:
+        """Let others have the directory; calling it again does nothing."""
+
+
+class Lane(Protocol):
+    """Runs jobs one at a time, in the order of ``submit``, off the loop."""
+
+    def submit(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        """Queue ``job``; later ``done`` is called on the loop with its result, or with what it
+        raised.
+        """
+
+    def close(self) -> None:
+        """Wait till everything submitted has run, then end. Nothing may be submitted afterwards."""
+
+
+class Disk(Protocol):
+    """Files and directories by path. A name is durable only after ``sync_directory`` of its
+    parent.
+    """
+
+    def make_directory(self, path: str) -> None:
+        """Make ``path`` and missing parents, durably; nothing happens if it exists."""
+
+    def list(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted; none if there is no such directory."""
+
+    def create(self, path: str) -> File:
+        """Make and open a new, empty file; ``FileExistsError`` if the name is taken."""
+
+    def open(self, path: str) -> File:
+        """Open an existing file for reading and writing."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file another name in one step, replacing what had it."""
+
+    def remove(self, path: str) -> None:
+        """Take a name away; open files stay readable."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make creations, renames and removals in this directory durable."""
+
+    def lock(self, directory: str) -> Lock:
+        """Take the directory for this process, or raise ``LockedError``."""
+
+    def lane(self, name: str) -> Lane:
+        """Start a lane; ``name`` is for people who look at threads."""
+
+
+Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any], None]]
+"""A job and its ``done``. What passes from one to the other is ``submit``'s type variable, which a
+queue cannot carry.
+"""
+
+
+class OsFile:
+    """A file of the operating system."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Return ``length`` bytes from ``offset``: fewer only where the file ends."""
+        first = os.pread(self._descriptor, length, offset)
+        if len(first) == length or not first:
+            return first
+        # One call returns at most 2 GiB, and fewer when a signal arrives.
+        pieces = [first]
+        read = len(first)
+        while read < length:
+            piece = os.pread(self._descriptor, length - read, offset + read)
+            if not piece:
+                break
+            pieces.append(piece)
+            read += len(piece)
+        return b"".join(pieces)
+
+    def write(self, parts: Sequence[bytes], offset: int) -> None:
+        """Write all ``parts``, one behind the other, from ``offset`` on."""
+        written = os.pwritev(self._descriptor, parts, offset)
+        total = sum(map(len, parts))
+        if written != total:
+            rest = memoryview(b"".join(parts))
+            while written < total:
+                written += os.pwrite(self._descriptor, rest[written:], offset + written)
+
+    def sync(self) -> None:
+        """Make everything written so far durable. A changed length counts as data here
+        (``fdatasync(2)``).
+        """
+        os.fdatasync(self._descriptor)
+
+    def size(self) -> int:
+        """Return the length of the file in bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class OsLock:
+    """A lock by ``flock(2)`` on a file in the directory: the kernel drops it when the process dies,
+    however it dies.
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, directory: str) -> None:
+        self._descriptor = -1
+        descriptor = os.open(
+            os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            written = os.pread(descriptor, 20, 0)
+            os.close(descriptor)
+            raise LockedError(directory, int(written) if written.isdigit() else 0) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let others have the directory."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class OsLane:
+    """One thread and its queue."""
+
+    __slots__ = ("_call_soon_threadsafe", "_jobs", "_thread")
+
+    def __init__(self, name: str, call_soon_threadsafe: Callable[..., object]) -> None:
+        self._call_soon_threadsafe = call_soon_threadsafe
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        # A daemon, so that a process that ends in error ends: what was promised was synced before
+        # it was promised.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        """Queue ``job``; ``done`` gets its result, or what it raised, on the loop."""
+        self._jobs.put((job, done))
+
+    def close(self) -> None:
+        """Wait till everything submitted has run, then end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        get = self._jobs.get
+        while (item := get()) is not None:
+            job, done = item
+            result: object
+            try:
+                result = job()
+            except BaseException as error:  # noqa: BLE001 - handed over whole: the loop decides what it means
+                result = error
+            # A loop that is closed has nobody left who could be told.
+            with suppress(RuntimeError):
+                self._call_soon_threadsafe(done, result)
+            # Or a job's buffers would live until the next one comes.
+            del item, job, done, result
+
+
+class OsDisk:
+    """The operating system's files. ``call_soon_threadsafe`` is the event loop's."""
+
+    __slots__ = ("_call_soon_threadsafe",)
+
+    def __init__(self, call_soon_threadsafe: Callable[..., object]) -> None:
+        self._call_soon_threadsafe = call_soon_threadsafe
+
+    def make_directory(self, path: str) -> None:
+        """Make ``path`` and missing parents, durably. Only the owner may look inside."""
+        missing: list[str] = []
+        current = os.path.abspath(path)
+        while not os.path.isdir(current):
+            missing.append(current)
+            current = os.path.dirname(current)
+        for directory in reversed(missing):
+            with suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
+            self.sync_directory(os.path.dirname(directory))
+
+    def list(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted; none if there is no such directory."""
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+
+    def create(self, path: str) -> File:
+        """Make and open a new, empty file."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return OsFile(os.open(path, flags, 0o600))
+
+    def open(self, path: str) -> File:
+        """Open an existing file for reading and writing."""
+        return OsFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file another name in one step, replacing what had it."""
+        os.replace(source, target)
+
+    def remove(self, path: str) -> None:
+        """Take a name away."""
+        os.unlink(path)
+
+    def sync_directory(self, path: str) -> None:
+        """Make creations, renames and removals in this directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def lock(self, directory: str) -> Lock:
+        """Take the directory for this process, or raise ``LockedError``."""
+        return OsLock(directory)
+
+    def lane(self, name: str) -> Lane:
+        """Start a lane of one thread."""
+        return OsLane(name, self._call_soon_threadsafe)

@@ -1,0 +1,100 @@
+"""Opening a log: begin one, or read the one that is there and make it ready to be written on.
+Blocks: for start-up only.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import msgspec
+
+from raft.types import HardState, Index, NodeId, Term
+from wal.errors import NoLogError
+from wal.files import Disk
+from wal.record import Mark, Metadata, encode_hard_state, encode_mark, encode_metadata
+from wal.recovery import Found, Recovered, SegmentInfo, recover, remove_clean
+from wal.segment import (
+    TEMPORARY_SUFFIX,
+    Ready,
+    Tail,
+    begin,
+    fill,
+    prepare,
+    segment_numbers,
+    segment_path,
+)
+
+NO_STATE = HardState(Term(0), NodeId(0), Index(0))
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A log that is ready to be written on. ``segments`` are those in use, the last one being the
+    tail's.
+    """
+
+    recovered: Recovered
+    tail: Tail
+    segments: list[SegmentInfo]
+    spares: list[Ready]
+
+
+def open_log(
+    disk: Disk, directory: str, segment_bytes: int, metadata_if_new: Metadata | None
+) -> Opened:
+    """Open the log in a directory that exists and is locked; see ``Wal.open``."""
+    numbers = segment_numbers(disk, directory)
+    for name in disk.list(directory):
+        if name.endswith(TEMPORARY_SUFFIX):
+            with suppress(FileNotFoundError):
+                disk.remove(f"{directory}/{name}")
+    if numbers:
+        return _go_on(disk, directory, segment_bytes, recover(disk, directory, numbers))
+    if metadata_if_new is None:
+        raise NoLogError(f"{directory}: there is no log here")
+    metadata = msgspec.structs.replace(metadata_if_new, incarnation=1)
+    tail = begin(disk, directory, segment_bytes, opening_records(metadata, NO_STATE, None))
+    recovered = Recovered(metadata, NO_STATE, None, [], clean=True)
+    return Opened(recovered, tail, [SegmentInfo(1, tail.size)], [])
+
+
+def opening_records(metadata: Metadata, state: HardState, mark: Mark | None) -> list[bytes]:
+    """Return what each segment, and each opening of the log, starts with."""
+    records = [encode_metadata(metadata), encode_hard_state(state)]
+    if mark is not None:
+        records.append(encode_mark(mark))
+    return records
+
+
+def _go_on(disk: Disk, directory: str, segment_bytes: int, found: Found) -> Opened:
+    """Clear what a torn batch left behind the log's end, and write the next incarnation there."""
+    remove_clean(disk, directory)
+    end = found.end
+    recovered = found.recovered
+    metadata = msgspec.structs.replace(
+        recovered.metadata, incarnation=recovered.metadata.incarnation + 1
+    )
+    recovered = msgspec.structs.replace(recovered, metadata=metadata)
+    mark = None if recovered.snapshot_mark is None else Mark(recovered.snapshot_mark, log_kept=True)
+    parts = opening_records(metadata, recovered.hard_state, mark)
+    length = sum(map(len, parts))
+
+    tail = Tail(disk.open(segment_path(directory, end.segment)), end)
+    if found.remnant_end > end.offset:
+        # Before anything else: a remnant behind a new batch would look like a later one.
+        fill(tail.file, end.offset, found.remnant_end, keep_going=lambda: True)
+    spares = [
+        Ready(info.number, info.size, disk.open(segment_path(directory, info.number)))
+        for info in found.spares
+    ]
+    segments = found.segments
+    if tail.fits(length):
+        tail.write(parts, length)()
+    else:
+        if not spares:
+            number = tail.number + 1
+            file = prepare(disk, directory, number, segment_bytes, keep_going=lambda: True)
+            spares.append(Ready(number, segment_bytes, file))
+        tail, job = tail.roll(spares.pop(0), parts, length)
+        job()
+        segments.append(SegmentInfo(tail.number, tail.size))
+    return Opened(recovered, tail, segments, spares)
