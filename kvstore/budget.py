@@ -1,8 +1,9 @@
 """Long work is cut in slices, and a budget says when a slice ends.
 
-Sliced work is a generator: it checks ``budget.spent()`` every few items and yields when it is; whoever drives it renews the budget
-before each ``next``. In production a budget is a monotonic deadline of about half a millisecond, in simulation a seeded count of steps:
-pure rooms know neither.
+Sliced work is a generator: it checks ``budget.spent()`` every few items and yields when it is;
+whoever drives it renews the budget before each ``next``. In production a budget is a monotonic
+deadline of about half a millisecond, in simulation a seeded count of steps: pure rooms know
+neither.
 """
 
 from collections.abc import Generator
@@ -25,7 +26,10 @@ class Budget(Protocol):
 
 
 class CountedBudget:
-    """A budget of a fixed number of ``spent`` calls a slice: for tests, and for work that may finish in one go."""
+    """A budget of a fixed number of ``spent`` calls a slice.
+
+    For tests, and for work that may finish in one go.
+    """
 
     __slots__ = ("_left", "_steps")
 

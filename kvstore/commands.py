@@ -2,15 +2,18 @@
 
 Format 1, a MessagePack array::
 
-    [ format=1, member u64, incarnation u64, sequence u64, low_watermark u64, kind u8, user str, auth_revision i64, body ]
+    [ format=1, member u64, incarnation u64, sequence u64, low_watermark u64, kind u8, user str,
+    auth_revision i64, body ]
 
-- ``member, incarnation, sequence`` name the proposal: a member's process number and a counter in it. A proposal may be sent, and may
-  enter the log, more than once; apply lets it count once.
-- ``low_watermark``: the origin will never send again any sequence below it, so apply may forget those.
-- ``kind`` tells what the body is: a row of ``BODIES``. An unknown kind stops the node: skipping it would let members differ.
+- ``member, incarnation, sequence`` name the proposal: a member's process number and a counter in
+  it. A proposal may be sent, and may enter the log, more than once; apply lets it count once.
+- ``low_watermark``: the origin will never send again any sequence below it, so apply may forget
+  those.
+- ``kind`` tells what the body is: a row of ``BODIES``. An unknown kind stops the node: skipping it
+  would let members differ.
 - ``user`` and ``auth_revision`` are checked again at apply ("" and 0 while authentication is off).
-- ``body`` is the array form of the kind's message. Nothing in it is left to chance or to a clock: ids, times and random values
-  are chosen before proposing.
+- ``body`` is the array form of the kind's message. Nothing in it is left to chance or to a clock:
+  ids, times and random values are chosen before proposing.
 """
 
 import enum
@@ -36,7 +39,10 @@ FORMAT: Final = 1
 
 
 class Kind(enum.IntEnum):
-    """What a command does. Numbers are on disk for ever; 32 and above are kept for authentication."""
+    """What a command does.
+
+    Numbers are on disk for ever; 32 and above are kept for authentication.
+    """
 
     PUT = 1
     DELETE_RANGE = 2
@@ -52,8 +58,10 @@ class Kind(enum.IntEnum):
 
 
 class LeaseExpire(Record):
-    """The leader of ``term`` found these leases run out. Refused at apply if the entry carries another term: a leader that was
-    paused must not end a lease that its successor has renewed.
+    """The leader of ``term`` found these leases run out.
+
+    Refused at apply if the entry carries another term: a leader that was paused must not end a
+    lease that its successor has renewed.
     """
 
     term: Uint64
@@ -61,7 +69,9 @@ class LeaseExpire(Record):
 
 
 class LeaseCheckpoint(Record):
-    """Remaining seconds of leases as the leader of ``term`` measured them, so that a new leader does not start them anew.
+    """Remaining seconds of leases as the leader of ``term`` measured them.
+
+    So that a new leader does not start them anew.
 
     A remaining time of 0 clears the checkpoint (the lease was renewed).
     """
@@ -153,8 +163,8 @@ def decode(data: bytes) -> Command:
     """Open an envelope.
 
     Raises:
-        CommandError: The bytes are no command, or of a format that this version does not know. The node must stop: its peers may
-            have understood.
+        CommandError: The bytes are no command, or of a format that this version does not know. The
+            node must stop: its peers may have understood.
     """
     try:
         command = _decode_envelope(data)
@@ -162,7 +172,8 @@ def decode(data: bytes) -> Command:
         raise CommandError(f"an entry holds no command: {error}") from error
     if command.format != FORMAT:
         raise CommandError(
-            f"a command has format {command.format}, this version knows {FORMAT}: upgrade this member"
+            f"a command has format {command.format}, this version knows {FORMAT}: "
+            "upgrade this member"
         )
     return command
 
@@ -179,4 +190,6 @@ def decode_body(command: Command) -> Body:
     try:
         return decoder(command.body)
     except msgspec.DecodeError as error:
-        raise CommandError(f"a command of kind {command.kind} has a broken body: {error}") from error
+        raise CommandError(
+            f"a command of kind {command.kind} has a broken body: {error}"
+        ) from error

@@ -1,8 +1,8 @@
 """Everything that can go wrong and that somebody outside is told of, with etcd's codes and texts.
 
-``KvError`` carries a gRPC status code and etcd's exact message, because client libraries tell errors apart by both. The faces map
-the code to their own status (``kvstore/api/error_map.py``). ``UnknownOutcomeError`` marks the one case where a write may or may not
-have happened.
+``KvError`` carries a gRPC status code and etcd's exact message, because client libraries tell
+errors apart by both. The faces map the code to their own status (``kvstore/api/error_map.py``).
+``UnknownOutcomeError`` marks the one case where a write may or may not have happened.
 """
 
 import enum
@@ -36,7 +36,10 @@ class KvstoreError(Exception):
 
 
 class CommandError(KvstoreError):
-    """A replicated command cannot be understood. Fatal: the member stops rather than differ from its peers."""
+    """A replicated command cannot be understood.
+
+    Fatal: the member stops rather than differ from its peers.
+    """
 
 
 class StateError(KvstoreError):
@@ -44,11 +47,17 @@ class StateError(KvstoreError):
 
 
 class ConfigError(KvstoreError):
-    """A flag, variable or file entry cannot be used; the message names it and says what it may be."""
+    """A flag, variable or file entry cannot be used.
+
+    The message names it and says what it may be.
+    """
 
 
 class KvError(KvstoreError):
-    """An answer that is an error. Equal by code and message; ``retryable`` says whether the same call may simply be sent again."""
+    """An answer that is an error.
+
+    Equal by code and message; ``retryable`` says whether the same call may simply be sent again.
+    """
 
     def __init__(self, code: Code, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
@@ -57,18 +66,27 @@ class KvError(KvstoreError):
         self.retryable = retryable
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, KvError) and (self.code, self.message) == (other.code, other.message)
+        return isinstance(other, KvError) and (self.code, self.message) == (
+            other.code,
+            other.message,
+        )
 
     def __hash__(self) -> int:
         return hash((self.code, self.message))
 
 
 class UnknownOutcomeError(KvError):
-    """The call was proposed and its fate is not known: it may have happened, may happen later, or never."""
+    """The call was proposed and its fate is not known.
+
+    It may have happened, may happen later, or never.
+    """
 
 
 class ErrorKind(enum.Enum):
-    """etcd's errors by name: (code, message). ``ErrorKind.X.error()`` makes one to raise or to return."""
+    """etcd's errors by name: (code, message).
+
+    ``ErrorKind.X.error()`` makes one to raise or to return.
+    """
 
     EMPTY_KEY = (Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
     KEY_NOT_FOUND = (Code.INVALID_ARGUMENT, "etcdserver: key not found")
@@ -82,7 +100,10 @@ class ErrorKind(enum.Enum):
     MEMBER_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: member not found")
     LEASE_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
     COMPACTED = (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
-    FUTURE_REVISION = (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
+    FUTURE_REVISION = (
+        Code.OUT_OF_RANGE,
+        "etcdserver: mvcc: required revision is a future revision",
+    )
     LEASE_TTL_TOO_LARGE = (Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
     NO_SPACE = (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
     CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")

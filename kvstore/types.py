@@ -1,8 +1,11 @@
-"""The messages of etcd's v3 API as typed records; every face, the service, the replicated commands and the client use them.
+"""The messages of etcd's v3 API as typed records.
 
-Field order is protobuf field order, names are the proto names. All are ``array_like``: as MessagePack (commands, snapshots) they
-are arrays in this order, so **a field may be added at the end, never moved or removed**. JSON is the business of
-``kvstore/api/v3_json``, which reads the integer widths from the annotations.
+Every face, the service, the replicated commands and the client use them.
+
+Field order is protobuf field order, names are the proto names. All are ``array_like``: as
+MessagePack (commands, snapshots) they are arrays in this order, so **a field may be added at the
+end, never moved or removed**. JSON is the business of ``kvstore/api/v3_json``, which reads the
+integer widths from the annotations.
 """
 
 import enum
@@ -90,11 +93,17 @@ class AlarmAction(enum.IntEnum):
 
 
 class Record(msgspec.Struct, array_like=True, gc=False):
-    """Base of all messages: an array on the wire, invisible to the cyclic collector (records never form cycles)."""
+    """Base of all messages.
+
+    An array on the wire, invisible to the cyclic collector (records never form cycles).
+    """
 
 
 class KeyValue(Record, frozen=True):
-    """One version of one key. A tombstone (internal, and in DELETE events) has version 0, only key and mod_revision set."""
+    """One version of one key.
+
+    A tombstone (internal, and in DELETE events) has version 0, only key and mod_revision set.
+    """
 
     key: bytes = b""
     create_revision: Int64 = 0
@@ -113,7 +122,7 @@ class ResponseHeader(Record):
     raft_term: Uint64 = 0
 
 
-# --- KV ---------------------------------------------------------------------------------------------------------------
+# --- KV -------------------------------------------------------------------------------------------
 
 
 class RangeRequest(Record):
@@ -238,7 +247,7 @@ class CompactionResponse(Record):
     header: ResponseHeader | None = None
 
 
-# --- Watch ------------------------------------------------------------------------------------------------------------
+# --- Watch ----------------------------------------------------------------------------------------
 
 
 class Event(Record, frozen=True):
@@ -293,7 +302,7 @@ class WatchResponse(Record):
     events: list[Event] = []
 
 
-# --- Lease ------------------------------------------------------------------------------------------------------------
+# --- Lease ----------------------------------------------------------------------------------------
 
 
 class LeaseGrantRequest(Record):
@@ -372,7 +381,7 @@ class LeaseLeasesResponse(Record):
     leases: list[LeaseStatus] = []
 
 
-# --- Cluster, Maintenance ---------------------------------------------------------------------------------------------
+# --- Cluster, Maintenance -------------------------------------------------------------------------
 
 
 class Member(Record, frozen=True):

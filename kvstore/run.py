@@ -1,0 +1,129 @@
+"""A process: a node, its service and its front door, from the first log line to a clean end."""
+
+import asyncio
+import gc
+import logging
+import random
+import secrets
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvstore.api.front_door import FrontDoor
+from kvstore.errors import KvstoreError
+from kvstore.metrics import metrics_of
+from kvstore.server import bootstrap
+from kvstore.server.identity import Identity
+from kvstore.server.network.base import Network, NetworkError
+from kvstore.server.network.http import HttpNetwork
+from kvstore.server.node import Environment, Node
+from kvstore.service.service import Service
+from raft.errors import RaftError
+from wal.errors import WalError
+from wal.files import OsDisk
+from wal.wal import Wal
+
+if TYPE_CHECKING:
+    from kvstore.config import ServerConfig
+
+log = logging.getLogger("kvstore.server")
+
+GRACE_SECONDS = 3.0
+"""How long requests under way may take to end when the process is told to stop."""
+SILENT_ELECTIONS = 5
+"""A link to a peer that is silent for so many election timeouts is dialled anew."""
+YOUNG_OBJECTS_MAX = 20_000
+
+
+def real_environment(config: "ServerConfig", loop: asyncio.AbstractEventLoop) -> Environment:
+    """The operating system's disk, HTTP to the peers, and chance."""
+    rng = random.Random(secrets.randbits(64))
+
+    def new_network(identity: Identity) -> Network:
+        return HttpNetwork(
+            identity.cluster_id,
+            identity.member_id,
+            config.listen_peer_urls,
+            rng,
+            silence_seconds_max=SILENT_ELECTIONS * config.election_timeout_ms / 1000,
+        )
+
+    return Environment(OsDisk(loop.call_soon_threadsafe), new_network, rng)
+
+
+async def run(
+    config: "ServerConfig",
+    *,
+    stop: asyncio.Event | None = None,
+    on_ready: Callable[[Node], None] | None = None,
+) -> int:
+    """Run one node until it is told to stop (SIGTERM, SIGINT, or ``stop``), or cannot go on.
+
+    Returns:
+        The exit code: 0 after a clean stop, 1 if it could not start or had to give up; the log says
+        why.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        environment = real_environment(config, loop)
+        identity = bootstrap.identity_of(config)
+        fresh = not Wal.exists(environment.disk, bootstrap.layout(config.data_dir).wal)
+        if fresh and config.initial_cluster_state == "new":
+            await bootstrap.refuse_if_known(config, identity)
+        node = Node(config, environment)
+        _settle_collector()
+        await node.start()
+    except (KvstoreError, RaftError, WalError, NetworkError, OSError) as error:
+        log.critical("cannot start: %s", error)
+        return 1
+    return await _serve(node, stop, on_ready)
+
+
+def _settle_collector() -> None:
+    """Take what was loaded out of the cyclic collector's sight.
+
+    And let it look at young objects only.
+
+    The store's records are invisible to it, and nothing long-lived is in a cycle; a full collection
+    over a million keys would hold the loop for a quarter of a second and find nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS_MAX, 20, 1_000_000)
+
+
+async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], None] | None) -> int:
+    config = node.config
+    door = FrontDoor(Service(node), config, metrics=metrics_of(node))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await door.start(config.listen_client_urls)
+        readiness = asyncio.ensure_future(node.ready.wait())
+        await asyncio.wait({readiness, stopping, node.failed}, return_when=asyncio.FIRST_COMPLETED)
+        if node.ready.is_set():
+            log.info(
+                "ready to serve client requests: member %x (%s) of cluster %x at %s",
+                node.member_id,
+                config.name,
+                node.cluster_id,
+                ", ".join(config.listen_client_urls),
+            )
+            if on_ready is not None:
+                on_ready(node)
+        readiness.cancel()
+        await asyncio.wait({stopping, node.failed}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
+    except OSError as error:
+        log.critical("cannot start: %s", error)
+        return 1
+    finally:
+        stopping.cancel()
+        await door.stop(0.0 if node.failed.done() else GRACE_SECONDS)
+        await node.stop()
+    if node.failed.done():
+        return 1
+    log.info("stopped")
+    return 0

@@ -1,0 +1,139 @@
+"""Committed entries on their way into the state machine.
+
+In order, in slices, without holding the loop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvstore.apply import Outcome
+from kvstore.server.pacing import SlicedTask
+from raft.codec import decode_configuration
+from raft.types import Configuration, EntryKind
+
+if TYPE_CHECKING:
+    from kvstore.apply import StateMachine
+    from kvstore.budget import Budget
+    from raft.types import Entry
+
+CHECK_EVERY = 16
+"""Entries between two looks at the budget."""
+
+
+class Applier:
+    """Applies what is committed and tells who waits.
+
+    Args:
+        loop: Slices of one huge command alternate with everything else on it.
+        machine: The replicated state.
+        configuration: The one in force at the machine's applied index.
+        budget: How long one ``run`` may take.
+        on_outcome: Told of each entry's outcome, in order.
+        wake: Asks for another ``run`` when there is more to do.
+        on_failure: Told when an entry cannot be applied: the member must stop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        machine: "StateMachine",
+        configuration: Configuration,
+        budget: "Budget",
+        on_outcome: Callable[[Outcome], None],
+        wake: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._loop = loop
+        self._machine = machine
+        self.configuration = configuration
+        """Who votes, as of the applied index: it belongs into a snapshot taken there."""
+        self._budget = budget
+        self._on_outcome = on_outcome
+        self._wake = wake
+        self._on_failure = on_failure
+        self._queue: deque[Entry] = deque()
+        self._huge: SlicedTask | None = None
+        self.applied_total = 0
+        self.huge_total = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def machine(self) -> "StateMachine":
+        """The state as it is now; replaced as a whole when a snapshot is installed."""
+        return self._machine
+
+    @property
+    def busy(self) -> bool:
+        """Whether a huge command is half applied (invisibly)."""
+        return self._huge is not None
+
+    def enqueue(self, entries: "list[Entry]") -> None:
+        """These are committed; the next ``run`` begins with them."""
+        self._queue.extend(entries)
+
+    def run(self) -> None:
+        """Apply until nothing is left.
+
+        Or the budget is spent, or a huge command goes on by itself.
+        """
+        queue = self._queue
+        if self._huge is not None or not queue:
+            return
+        budget = self._budget
+        budget.renew()
+        apply = self._machine.apply
+        on_outcome = self._on_outcome
+        now = self._loop.time()
+        left = CHECK_EVERY
+        while queue:
+            entry = queue.popleft()
+            if entry.kind == EntryKind.CONFIGURATION:
+                self.configuration = decode_configuration(entry.data)
+            result = apply(entry, now)
+            if type(result) is not Outcome:
+                self.huge_total += 1
+                self._start_huge(result)
+                return
+            self.applied_total += 1
+            on_outcome(result)
+            left -= 1
+            if left == 0:
+                if budget.spent():
+                    self._wake()
+                    return
+                left = CHECK_EVERY
+
+    def _start_huge(self, work: "object") -> None:
+        finished = False
+
+        def done(result: "Outcome | BaseException") -> None:
+            nonlocal finished
+            finished = True
+            self._huge = None
+            if isinstance(result, BaseException):
+                self._on_failure(result)
+                return
+            self.applied_total += 1
+            self._on_outcome(result)
+            self._wake()
+
+        task = SlicedTask(self._loop, work, self._budget, done)  # type: ignore[arg-type]  # narrowed by exclusion in run
+        if not finished:
+            self._huge = task
+
+    def replace(self, machine: "StateMachine", configuration: Configuration) -> None:
+        """The state is a snapshot's now.
+
+        Everything queued is in it already, and a half applied command is thrown away with the state
+        it was changing.
+        """
+        if self._huge is not None:
+            self._huge.cancel()
+            self._huge = None
+        self._queue.clear()
+        self._machine = machine
+        self.configuration = configuration

@@ -1,0 +1,218 @@
+"""From a directory to a member: found a cluster, or recover what an earlier process left.
+
+data-dir/member/wal/     the log
+data-dir/member/snap/    snapshots
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import aiohttp
+import msgspec
+
+from kvstore.apply import SnapshotLoader, StateMachine
+from kvstore.errors import ConfigError, StateError
+from kvstore.server.identity import Identity, derive
+from kvstore.types import Member
+from raft.types import Configuration, HardState, Index, NodeId, SnapshotMeta, Term
+from wal.files import SECTOR_BYTES
+from wal.record import Metadata
+from wal.recovery import Recovered
+from wal.snapshot_file import SnapshotFile, SnapshotReader, newest_valid
+from wal.wal import Wal, WalOptions
+
+if TYPE_CHECKING:
+    from kvstore.config import ServerConfig
+    from wal.files import Disk
+
+log = logging.getLogger("kvstore.server")
+
+ASK_SECONDS_MAX = 2.0
+"""How long a fresh member waits for its peers to say whether they know it."""
+
+_decode_members = msgspec.msgpack.Decoder(tuple[Member, ...]).decode
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """Where things are in a data directory."""
+
+    wal: str
+    snapshots: str
+
+
+def layout(data_dir: str) -> Layout:
+    """The directories under ``data_dir``."""
+    member = os.path.join(data_dir, "member")
+    return Layout(os.path.join(member, "wal"), os.path.join(member, "snap"))
+
+
+class Recovery(msgspec.Struct, frozen=True):
+    """Everything a member starts from.
+
+    What ``entries`` holds is durable; those after ``snapshot`` are not applied yet.
+    """
+
+    identity: Identity
+    incarnation: int
+    wal: Wal
+    hard_state: HardState
+    snapshot: SnapshotMeta
+    recovered: Recovered
+    machine: StateMachine
+    snapshot_file: SnapshotFile | None
+
+
+def identity_of(config: "ServerConfig") -> Identity:
+    """The ids that the flags stand for.
+
+    Raises:
+        ConfigError: The flags contradict each other.
+    """
+    return derive(config.name, config.initial_cluster, config.initial_cluster_token)
+
+
+def initial_configuration(identity: Identity) -> Configuration:
+    """All founding members vote."""
+    return Configuration(tuple(NodeId(member.ID) for member in identity.members))
+
+
+def recover(
+    config: "ServerConfig",
+    disk: "Disk",
+    *,
+    new_machine: Callable[[tuple[Member, ...]], StateMachine],
+    new_loader: Callable[[], SnapshotLoader],
+    on_persisted: Callable[[int], None],
+    on_failed: Callable[[BaseException], None],
+    clock: Callable[[], float],
+) -> Recovery:
+    """Open the directory. Blocks: nothing is served yet.
+
+    Args:
+        config: The member's settings.
+        disk: Where its directory is.
+        new_machine: Makes the empty state of a cluster with these members.
+        new_loader: Makes a loader for a snapshot.
+        on_persisted: The log's, see ``Wal.open``.
+        on_failed: The log's, see ``Wal.open``.
+        clock: The log's, see ``Wal.open``.
+
+    Raises:
+        ConfigError: The directory belongs to another member or cluster than the flags name.
+        WalError: The log or the snapshots are damaged, locked, or of another format.
+        StateError: A snapshot that its checksums vouch for does not hold together.
+    """
+    places = layout(config.data_dir)
+    identity = identity_of(config)
+    fresh = Metadata(
+        cluster_id=identity.cluster_id,
+        member_id=identity.member_id,
+        incarnation=1,
+        bootstrap=msgspec.msgpack.encode(identity.members),
+    )
+    wal, recovered = Wal.open(
+        disk,
+        places.wal,
+        WalOptions(segment_bytes=config.wal_segment_bytes // SECTOR_BYTES * SECTOR_BYTES),
+        fresh,
+        on_persisted=on_persisted,
+        on_failed=on_failed,
+        clock=clock,
+    )
+    metadata = recovered.metadata
+    _check_owner(config, identity, metadata)
+    founders = _decode_members(metadata.bootstrap)
+    identity = Identity(metadata.cluster_id, metadata.member_id, founders)
+    snapshot = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
+    machine = new_machine(founders)
+    file: SnapshotFile | None = None
+    if recovered.snapshot_mark is not None:
+        snapshot = recovered.snapshot_mark
+        file = _snapshot_file(disk, places.snapshots, snapshot)
+        machine = _load(disk, file, new_loader())
+    return Recovery(
+        identity,
+        metadata.incarnation,
+        wal,
+        recovered.hard_state,
+        snapshot,
+        recovered,
+        machine,
+        file,
+    )
+
+
+def _check_owner(config: "ServerConfig", identity: Identity, metadata: Metadata) -> None:
+    if (metadata.cluster_id, metadata.member_id) != (identity.cluster_id, identity.member_id):
+        raise ConfigError(
+            f"{config.data_dir} holds member {metadata.member_id:x} of cluster "
+            f"{metadata.cluster_id:x}, but the flags describe member {identity.member_id:x} of "
+            f"cluster {identity.cluster_id:x}: give the --name, --initial-cluster and "
+            "--initial-cluster-token that it was founded with, or another --data-dir"
+        )
+
+
+def _snapshot_file(disk: "Disk", directory: str, mark: SnapshotMeta) -> SnapshotFile:
+    file = newest_valid(
+        disk, directory, lambda meta: (meta.index, meta.term) == (mark.index, mark.term)
+    )
+    if file is None:
+        raise StateError(
+            f"the log needs the snapshot at index {mark.index}, term {mark.term}, and {directory} "
+            "has no sound copy of it: this member's data is lost; remove it from the cluster and "
+            "add it again with an empty directory"
+        )
+    return file
+
+
+def _load(disk: "Disk", file: SnapshotFile, loader: SnapshotLoader) -> StateMachine:
+    reader = SnapshotReader(disk, file)
+    try:
+        for chunk in reader:
+            loader.feed(chunk)
+    finally:
+        reader.close()
+    return loader.finish()
+
+
+async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
+    """Ask the other founders before a fresh directory takes part as a founder.
+
+    A member that lost its directory has forgotten whom it voted for and what it acknowledged. Were
+    it to start anew under its id, a majority could be made of members that never saw what was
+    promised. Peers that cannot be reached are not waited for: at the founding nobody may be up yet.
+
+    Raises:
+        ConfigError: The cluster already knows this member as started.
+    """
+    others = [member for member in identity.members if identity.member_id != member.ID]
+    if not others:
+        return
+    timeout = aiohttp.ClientTimeout(total=ASK_SECONDS_MAX)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        answers = await asyncio.gather(*(_members_at(session, member) for member in others))
+    for members in answers:
+        for member in members:
+            if member.get("id") == identity.member_id and member.get("clientURLs"):
+                raise ConfigError(
+                    f"member {identity.member_id:x} ({config.name}) is known to its cluster, but "
+                    f"{config.data_dir} is empty: a member that lost its data must not come back "
+                    "under its old id. Restore the directory, or remove the member and add it anew: "
+                    "POST /v3/cluster/member/remove and /v3/cluster/member/add, then start with "
+                    "--initial-cluster-state existing"
+                )
+
+
+async def _members_at(session: aiohttp.ClientSession, member: Member) -> list[dict[str, object]]:
+    for url in member.peerURLs:
+        try:
+            async with session.get(f"{url}/members") as response:
+                if response.status == 200:
+                    body = await response.json(content_type=None)
+                    return [row for row in body if isinstance(row, dict)]
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            log.debug("%s does not say who its members are: %s", url, error)
+    return []

@@ -1,0 +1,281 @@
+"""The driver: feeds events to raft and carries out what raft wants, one batch a turn of the loop.
+
+Everything that happened during one turn (requests, frames, a sync that completed, a tick) is
+stepped together, and taken together: so 64 clients cost one AppendEntries, one sync and one round
+of acknowledgements. The order of duties is that of ``raft/effects.py``: peers first, then the disk,
+then what may only leave after the disk, then apply, then the waiting requests.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from raft.errors import PeerError
+from raft.events import (
+    Applied,
+    Event,
+    PeerUnreachable,
+    Persisted,
+    Propose,
+    ReadIndex,
+    Receive,
+    Tick,
+)
+from raft.events import SnapshotInstalled as SnapshotInstalledEvent
+from raft.messages import InstallSnapshot, Message
+from raft.types import NO_NODE, Index, NodeId, Role, Seq, SnapshotMeta
+
+if TYPE_CHECKING:
+    from kvstore.server.applier import Applier
+    from kvstore.server.peers import Peers
+    from kvstore.server.proposals import Proposals
+    from kvstore.server.reads import Reads
+    from raft.effects import Effects, RoleChange
+    from raft.node import RaftNode
+    from wal.wal import Wal
+
+log = logging.getLogger("kvstore.raft")
+
+_TICK = Tick()
+
+
+class Driver:
+    """One member's raft node, brought to life on an event loop.
+
+    ``wire`` gives it its neighbours before ``start``; they need its ``wake``, so they cannot come
+    through the constructor.
+
+    Args:
+        loop: Everything happens on it.
+        raft: The consensus core.
+        tick_seconds: How long a tick lasts.
+        on_fatal: Called once when the member cannot go on: the process ends.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        raft: "RaftNode",
+        tick_seconds: float,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._loop = loop
+        self.raft = raft
+        self._tick_seconds = tick_seconds
+        self._on_fatal = on_fatal
+        self._events: list[Event] = []
+        self._scheduled = False
+        self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._durable_seq = Seq(0)
+        self._queued_seq = Seq(0)
+        self._held: deque[tuple[Seq, list[Message]]] = deque()
+        self._reported_applied = raft.applied_index
+        self._on_tick: list[Callable[[float], None]] = []
+        self._on_role: list[Callable[[RoleChange], None]] = []
+        self.role = Role.FOLLOWER
+        self.leader = NO_NODE
+        self.leader_changes_total = 0
+        self.turns_total = 0
+        self.slow_ticks_total = 0
+
+    def wire(
+        self,
+        *,
+        wal: "Wal",
+        peers: "Peers",
+        applier: "Applier",
+        proposals: "Proposals",
+        reads: "Reads",
+        send_snapshot: Callable[[NodeId], None],
+        install_snapshot: Callable[[SnapshotMeta], None],
+    ) -> None:
+        """Connect the neighbours."""
+        self._wal = wal
+        self._peers = peers
+        self.applier = applier
+        self._proposals = proposals
+        self._reads = reads
+        self._send_snapshot = send_snapshot
+        self._install_snapshot = install_snapshot
+
+    def on_tick(self, callback: Callable[[float], None]) -> None:
+        """Call this at every tick with the loop's time."""
+        self._on_tick.append(callback)
+
+    def on_role(self, callback: "Callable[[RoleChange], None]") -> None:
+        """Call this whenever role, term or known leader changes."""
+        self._on_role.append(callback)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._timer = self._loop.call_later(self._tick_seconds, self._tick, self._loop.time())
+        self.wake()
+
+    def stop(self) -> None:
+        """Do nothing any more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def durable_seq(self) -> Seq:
+        """Everything up to here is on disk."""
+        return self._durable_seq
+
+    @property
+    def queued_seq(self) -> Seq:
+        """Everything up to here was handed to the disk."""
+        return self._queued_seq
+
+    # --- what happens -----------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """See to it that a turn comes."""
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def step(self, event: Event) -> None:
+        """Something happened: it is stepped in the next turn."""
+        self._events.append(event)
+        self.wake()
+
+    def receive(self, message: Message) -> None:
+        """A peer's message arrived."""
+        # Only the driver's own snapshot receiver may say that a snapshot is ready, never a frame.
+        if type(message) is not InstallSnapshot:
+            self.step(Receive(message))
+
+    def unreachable(self, member: int) -> None:
+        """Frames to a member may have been lost."""
+        self.step(PeerUnreachable(NodeId(member)))
+
+    def persisted(self, seq: Seq) -> None:
+        """The log is durable up to this number."""
+        self._durable_seq = seq
+        held = self._held
+        send = self._peers.send
+        while held and held[0][0] <= seq:
+            for message in held.popleft()[1]:
+                send(message)
+        self.step(Persisted(seq))
+
+    def _tick(self, due: float) -> None:
+        now = self._loop.time()
+        interval = self._tick_seconds
+        if now - due > 2 * interval:
+            # The process or its machine stood still. Ticks are not made up for: a burst of them
+            # would look like a silent leader.
+            self.slow_ticks_total += 1
+            log.warning("the event loop stood still for %.0f ms", (now - due - interval) * 1000)
+            due = now
+        due += interval
+        self._timer = self._loop.call_later(max(0.0, due + interval - now), self._tick, due)
+        self._events.append(_TICK)
+        self._proposals.tick(now)
+        self._reads.tick(now)
+        for callback in self._on_tick:
+            callback(now)
+        self.wake()
+
+    # --- one turn ---------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        self.turns_total += 1
+        try:
+            self._step_all()
+            self._drain()
+            self._apply()
+        except Exception as error:  # noqa: BLE001 - a member that cannot trust its own state must end, whatever it was
+            self.stop()
+            self._on_fatal(error)
+
+    def _step_all(self) -> None:
+        step = self.raft.step
+        if self._events:
+            events, self._events = self._events, []
+            for event in events:
+                try:
+                    step(event)
+                except PeerError as error:
+                    # What a peer sends must not stop this member; raft refused it before it changed
+                    # anything.
+                    log.error("a peer broke the protocol: %s", error)  # noqa: TRY400 - the peer's fault, not ours
+        unsent = self._proposals.take_unsent()
+        if unsent:
+            step(Propose(unsent))
+        context = self._reads.take_context()
+        if context is not None:
+            step(ReadIndex(context))
+
+    def _drain(self) -> None:
+        take = self.raft.take_effects
+        while (effects := take()) is not None:
+            self._carry_out(effects)
+
+    def _carry_out(self, effects: "Effects") -> None:
+        send = self._peers.send
+        for message in effects.messages:
+            if type(message) is InstallSnapshot:
+                self._send_snapshot(message.receiver)
+            else:
+                send(message)
+        if effects.must_persist:
+            self._queued_seq = effects.seq
+            self._wal.persist(effects.seq, effects.hard_state, effects.entries, effects.snapshot)
+        if effects.messages_after_sync:
+            if self._queued_seq <= self._durable_seq:
+                for message in effects.messages_after_sync:
+                    send(message)
+            else:
+                self._held.append((self._queued_seq, effects.messages_after_sync))
+        if effects.role_change is not None:
+            self._change_role(effects.role_change)
+        if effects.rejected:
+            for rejected in effects.rejected:
+                self._proposals.reject(rejected)
+        if effects.snapshot is not None:
+            self._install(effects.snapshot)
+        if effects.committed:
+            self.applier.enqueue(effects.committed)
+        if effects.reads:
+            for read in effects.reads:
+                self._reads.answer(read.context)
+        for read_rejected in effects.reads_rejected:
+            self._reads.reject(read_rejected.context)
+
+    def _install(self, meta: SnapshotMeta) -> None:
+        self._install_snapshot(meta)
+        self._reported_applied = meta.index
+        self.raft.step(SnapshotInstalledEvent(meta))
+
+    def _apply(self) -> None:
+        applier = self.applier
+        applier.run()
+        applied = applier.machine.applied_index
+        if applied > self._reported_applied:
+            self._reported_applied = Index(applied)
+            self.raft.step(Applied(Index(applied)))
+            # Reads that waited for this index are answered in the same turn.
+            self._drain()
+
+    def _change_role(self, change: "RoleChange") -> None:
+        if change.leader != self.leader:
+            if change.leader != NO_NODE:
+                self.leader_changes_total += 1
+            log.info(
+                "term %d: %s",
+                change.term,
+                f"leader is {change.leader:x}" if change.leader else "no leader",
+            )
+        self.role = change.role
+        self.leader = change.leader
+        self._proposals.on_leader(known=change.leader != NO_NODE)
+        for callback in self._on_role:
+            callback(change)

@@ -1,0 +1,260 @@
+"""Who keeps the time of leases? The leader, and only while it is sure to be one.
+
+Expiry is a command like any other (so all members agree when a lease ended), proposed by the leader
+for its own term. Questions after a lease's time go to the leader, which answers after a leadership
+round that began after they arrived: a deposed leader must not promise a lease that its successor
+has let expire.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kvstore.commands import Kind, LeaseCheckpoint, LeaseExpire
+from kvstore.errors import ErrorKind, KvError
+from raft.types import NO_NODE, Role
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from kvstore.lease.lessor import Lessor
+    from kvstore.server.driver import Driver
+    from kvstore.server.peers import CallReply, Peers
+    from kvstore.server.proposals import Proposals
+    from kvstore.server.reads import Reads
+    from raft.effects import RoleChange
+
+log = logging.getLogger("kvstore.lease")
+
+CHECK_SECONDS = 0.5
+EXPIRED_MAX = 500
+"""Leases that one command ends, at most: the next check goes on."""
+CHECKPOINTS_MAX = 1000
+WAIT_FOR_EXPIRY_SECONDS = 0.05
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_id = msgspec.msgpack.Decoder(int).decode
+_decode_question = msgspec.msgpack.Decoder(tuple[int, bool]).decode
+_decode_ids = msgspec.msgpack.Decoder(list[int]).decode
+
+
+class TimeLeft(msgspec.Struct, array_like=True):
+    """What remains of a lease, in whole seconds (-1.
+
+    There is none), what was granted, and its keys if asked for.
+    """
+
+    remaining_seconds: int
+    granted_seconds: int
+    keys: list[bytes]
+
+
+_decode_time_left = msgspec.msgpack.Decoder(TimeLeft).decode
+
+
+class LeaseKeeper:
+    """The clockwork of leases on one member.
+
+    Args:
+        loop: Its monotonic time is the time of leases.
+        driver: Knows the role; its applier knows the state.
+        extend_seconds: What a new leader gives every lease on top: the time in which nobody could
+            renew.
+        timeout_seconds: How long a question may wait for its answer.
+    """
+
+    def __init__(
+        self,
+        loop: "asyncio.AbstractEventLoop",
+        driver: "Driver",
+        proposals: "Proposals",
+        reads: "Reads",
+        peers: "Peers",
+        *,
+        extend_seconds: float,
+        timeout_seconds: float,
+    ) -> None:
+        self._loop = loop
+        self._driver = driver
+        self._proposals = proposals
+        self._reads = reads
+        self._peers = peers
+        self._extend_seconds = extend_seconds
+        self._timeout_seconds = timeout_seconds
+        self._served_term = 0
+        self._next_check = 0.0
+        self.expired_total = 0
+        self.renewed_total = 0
+        driver.on_tick(self._tick)
+        driver.on_role(self._on_role)
+        peers.serve("lease.keep_alive", self._on_keep_alive)
+        peers.serve("lease.time_to_live", self._on_time_to_live)
+        peers.serve("lease.leases", self._on_leases)
+
+    @property
+    def _lessor(self) -> "Lessor":
+        return self._driver.applier.machine.lessor
+
+    @property
+    def _serving(self) -> bool:
+        return self._served_term != 0
+
+    # --- clockwork --------------------------------------------------------------------------------
+
+    def _on_role(self, change: "RoleChange") -> None:
+        if self._serving and (change.role != Role.LEADER or change.term != self._served_term):
+            self._served_term = 0
+            self._lessor.demote()
+
+    def _tick(self, now: float) -> None:
+        driver = self._driver
+        if driver.role != Role.LEADER:
+            return
+        if not self._serving:
+            # Only with an entry of its own term applied does a leader know all that its
+            # predecessors granted and revoked.
+            if driver.applier.machine.applied_term != driver.raft.term:
+                return
+            self._served_term = driver.raft.term
+            self._lessor.promote(now, self._extend_seconds)
+        if now >= self._next_check and not driver.applier.busy:
+            self._next_check = now + CHECK_SECONDS
+            self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        lessor = self._lessor
+        term = self._served_term
+        deadline = now + self._timeout_seconds
+        ids = lessor.expired(now, EXPIRED_MAX)
+        if ids:
+            self.expired_total += len(ids)
+            self._propose(Kind.LEASE_EXPIRE, LeaseExpire(term, list(ids)), deadline)
+        due = lessor.due_checkpoints(now, CHECKPOINTS_MAX)
+        if due:
+            body = LeaseCheckpoint(term, [lease for lease, _ in due], [left for _, left in due])
+            self._propose(Kind.LEASE_CHECKPOINT, body, deadline)
+
+    def _propose(self, kind: Kind, body: "LeaseExpire | LeaseCheckpoint", deadline: float) -> None:
+        def done(result: object) -> None:
+            if isinstance(result, KvError):
+                log.warning("%s was not decided in time: %s", kind.name.lower(), result.message)
+
+        self._proposals.submit(kind, body, done, deadline, internal=True)
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def keep_alive(self, lease: int, reply: "Callable[[int | KvError], None]") -> None:
+        """Start a lease's time anew; ``reply`` gets its granted seconds, 0 if there is none."""
+        self._ask("lease.keep_alive", _encode(lease), _decode_id, reply)
+
+    def time_to_live(
+        self, lease: int, *, keys: bool, reply: "Callable[[TimeLeft | KvError], None]"
+    ) -> None:
+        """What remains of a lease."""
+        self._ask("lease.time_to_live", _encode((lease, keys)), _decode_time_left, reply)
+
+    def leases(self, reply: "Callable[[list[int] | KvError], None]") -> None:
+        """All leases, soonest expiry first."""
+        self._ask("lease.leases", b"", _decode_ids, reply)
+
+    def _ask(
+        self,
+        method: str,
+        body: bytes,
+        decode: Callable[[bytes], Any],
+        reply: Callable[[Any], None],
+    ) -> None:
+        """Answer here if this is the leader, else ask it."""
+
+        def answer(result: "bytes | KvError") -> None:
+            reply(result if isinstance(result, KvError) else decode(result))
+
+        driver = self._driver
+        if driver.role == Role.LEADER:
+            self._here[method](self, body, answer)
+        elif driver.leader == NO_NODE:
+            answer(ErrorKind.NO_LEADER.error())
+        else:
+            self._peers.call(driver.leader, method, body, self._timeout_seconds, answer)
+
+    def _confirmed(self, reply: "CallReply", then: Callable[[], None]) -> None:
+        """Go on once this member is known to have led after the question arrived."""
+
+        def confirmed(error: KvError | None) -> None:
+            if error is not None:
+                reply(error)
+            elif not self._serving:
+                reply(ErrorKind.NO_LEADER.error())
+            else:
+                then()
+
+        if self._driver.role != Role.LEADER:
+            reply(ErrorKind.NO_LEADER.error())
+            return
+        self._reads.submit(confirmed, self._loop.time() + self._timeout_seconds)
+
+    def _on_keep_alive(self, body: bytes, reply: "CallReply") -> None:
+        lease = _decode_id(body)
+        give_up = self._loop.time() + self._timeout_seconds
+        self._confirmed(reply, lambda: self._renew(lease, reply, give_up))
+
+    def _renew(self, lease: int, reply: "CallReply", give_up: float) -> None:
+        lessor = self._lessor
+        now = self._loop.time()
+        if not lessor.exists(lease):
+            reply(_encode(0))
+        elif not self._serving or now >= give_up:
+            reply(ErrorKind.NO_LEADER.error())
+        elif lessor.remaining(lease, now) <= 0:
+            # Past its time but not yet ended: whichever the log decides is the answer.
+            self._loop.call_later(WAIT_FOR_EXPIRY_SECONDS, self._renew, lease, reply, give_up)
+        elif lessor.needs_checkpoint_clear(lease):
+            self._clear_checkpoint(lease, reply, give_up)
+        else:
+            self.renewed_total += 1
+            reply(_encode(lessor.renew(lease, now) or 0))
+
+    def _clear_checkpoint(self, lease: int, reply: "CallReply", give_up: float) -> None:
+        """Take the written-down rest of a lease back before it is renewed.
+
+        Without this a new leader would give its holder no more than what was left then.
+        """
+
+        def cleared(result: object) -> None:
+            if isinstance(result, KvError):
+                reply(result)
+            else:
+                self._confirmed(reply, lambda: self._renew(lease, reply, give_up))
+
+        body = LeaseCheckpoint(self._served_term, [lease], [0])
+        self._proposals.submit(Kind.LEASE_CHECKPOINT, body, cleared, give_up, internal=True)
+
+    def _on_time_to_live(self, body: bytes, reply: "CallReply") -> None:
+        lease, keys = _decode_question(body)
+
+        def then() -> None:
+            lessor = self._lessor
+            lease_record = lessor.get(lease)
+            if lease_record is None:
+                reply(_encode(TimeLeft(-1, 0, [])))
+                return
+            # Rounded down; a lease past its time that the log has not ended yet has nothing left,
+            # but still is.
+            remaining = max(0, int(lessor.remaining(lease, self._loop.time())))
+            held = list(lessor.keys(lease)) if keys else []
+            reply(_encode(TimeLeft(remaining, lease_record.ttl_seconds, held)))
+
+        self._confirmed(reply, then)
+
+    def _on_leases(self, _: bytes, reply: "CallReply") -> None:
+        self._confirmed(
+            reply, lambda: reply(_encode(list(self._lessor.by_expiry(self._loop.time()))))
+        )
+
+    _here = {  # noqa: RUF012 - a constant table of methods
+        "lease.keep_alive": _on_keep_alive,
+        "lease.time_to_live": _on_time_to_live,
+        "lease.leases": _on_leases,
+    }

@@ -1,0 +1,166 @@
+"""The HTTP/1.1 head that every connection between members begins with.
+
+On both sides (RFC 9110 §7.8, Upgrade).
+
+httptools parses; a ``Handshake`` waits for one whole head, then either answers and closes, or hands
+the connection to the protocol that speaks from there on. Bytes that came behind the head go along.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+
+HEAD_BYTES_MAX = 16 * 1024
+BODY_BYTES_MAX = 64 * 1024
+RAFT_PROTOCOL = "kvstore-raft/1"
+SNAPSHOT_PROTOCOL = "kvstore-snapshot/1"
+
+
+class Handshake(asyncio.Protocol):
+    """One side of a connection until its HTTP head is complete.
+
+    Args:
+        client: Whether this side dialled (and so parses a response).
+        on_head: Called once with this object when the head (and, for a refusal, its body) is
+            complete.
+        on_lost: Called if the connection ends or is not HTTP before that, with the reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        on_head: Callable[["Handshake"], None],
+        on_lost: Callable[["Handshake", str], None],
+    ) -> None:
+        self._on_head = on_head
+        self._on_lost = on_lost
+        self._received_bytes = 0
+        self._url = b""
+        self._body = bytearray()
+        self._parser: Any = (
+            httptools.HttpResponseParser(self) if client else httptools.HttpRequestParser(self)
+        )
+        self._client = client
+        self._settled = False
+        self.transport: Any = None
+        self.headers: dict[str, str] = {}
+        self.rest = b""
+        self.upgraded = False
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return str(self._parser.get_method().decode("latin-1"))
+
+    @property
+    def path(self) -> str:
+        """The request's target."""
+        return self._url.decode("latin-1")
+
+    @property
+    def status(self) -> int:
+        """The response's status."""
+        return int(self._parser.get_status_code())
+
+    @property
+    def body(self) -> str:
+        """The body of a refusal, for the log."""
+        return self._body.decode("utf-8", "replace")
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin (asyncio.Protocol)."""
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser (asyncio.Protocol)."""
+        if self._settled:
+            self.rest += data
+            return
+        self._received_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.upgraded = True
+            self.rest = data[upgrade.args[0] :]
+            self._settle()
+        except httptools.HttpParserError as error:
+            self._lose(f"not HTTP: {error}")
+        else:
+            if self._received_bytes > HEAD_BYTES_MAX + BODY_BYTES_MAX:
+                self._lose("the head is too large")
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target (httptools)."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header (httptools)."""
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        """Collect a body (httptools); only refusals have one."""
+        self._body += body[: BODY_BYTES_MAX - len(self._body)]
+
+    def on_message_complete(self) -> None:
+        """The head and body are whole (httptools).
+
+        An upgrade is settled by its exception, which follows.
+        """
+        if not self._parser.should_upgrade():
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self._on_head(self)
+
+    def _lose(self, reason: str) -> None:
+        if not self._settled:
+            self._settled = True
+            if self.transport is not None:
+                self.transport.abort()
+            self._on_lost(self, reason)
+
+    def abort(self, reason: str) -> None:
+        """Give up, for instance when the head takes too long."""
+        self._lose(reason)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other side went away (asyncio.Protocol)."""
+        self._lose(str(exc) if exc else "the connection was closed")
+
+    def take_over(self, protocol: asyncio.Protocol) -> None:
+        """Hand the connection.
+
+        And what already arrived behind the head, to the protocol that goes on.
+        """
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        if self.rest:
+            rest, self.rest = self.rest, b""
+            protocol.data_received(rest)
+
+    def respond(self, status: str, body: bytes = b"", headers: tuple[str, ...] = ()) -> None:
+        """Answer a request and close."""
+        lines = [
+            f"HTTP/1.1 {status}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+            *headers,
+        ]
+        self.transport.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        self.transport.close()
+
+    def switch(self, protocol_name: str, headers: tuple[str, ...] = ()) -> None:
+        """Answer 101: from here on the other protocol is spoken."""
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Connection: Upgrade",
+            f"Upgrade: {protocol_name}",
+            *headers,
+        ]
+        self.transport.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")

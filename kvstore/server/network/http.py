@@ -1,0 +1,335 @@
+"""The network over HTTP.
+
+One upgraded connection a pair of members, snapshots on connections of their own.
+
+Of two members the one with the smaller id dials. The request line and headers of a link, before any
+frame::
+
+    GET /raft HTTP/1.1                            HTTP/1.1 101 Switching Protocols
+    Connection: Upgrade                           Connection: Upgrade
+    Upgrade: kvstore-raft/1                       Upgrade: kvstore-raft/1
+    Kvstore-Cluster: <hex>
+    Kvstore-From: <hex>   Kvstore-To: <hex>
+
+A cluster or member that does not fit is refused with 412 and a text that says what differs; the
+dialler logs it and goes on trying, slowly, because the other side may be set right. The same port
+answers GET /members and GET /version. Snapshots: ``snapshot_stream.py``.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from kvstore.server.network.base import NetworkError, NetworkReceiver, SnapshotOffer
+from kvstore.server.network.framed import FrameLink
+from kvstore.server.network.handshake import RAFT_PROTOCOL, SNAPSHOT_PROTOCOL, Handshake
+from kvstore.server.network.snapshot_stream import receive_snapshot, send_snapshot
+
+log = logging.getLogger("kvstore.peers")
+
+HEAD_SECONDS_MAX = 5.0
+"""How long a connection may take to show its head."""
+REDIAL_SECONDS_MIN = 0.05
+REDIAL_SECONDS_MAX = 2.0
+INCOMING_MAX = 1024
+"""Connections to the peer port that may be open at a time."""
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    """Where a peer URL points."""
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 2380
+
+
+class HttpNetwork:
+    """Implements ``Network``.
+
+    Args:
+        cluster_id: Which cluster; must be equal on both ends.
+        member_id: Who this is.
+        listen_urls: Where to listen for peers.
+        rng: For the jitter of redialling.
+        silence_seconds_max: A link that has been silent for so long is dropped and dialled anew.
+    """
+
+    def __init__(
+        self,
+        cluster_id: int,
+        member_id: int,
+        listen_urls: tuple[str, ...],
+        rng: random.Random,
+        silence_seconds_max: float,
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._member_id = member_id
+        self._listen_urls = listen_urls
+        self._rng = rng
+        self._silence_seconds_max = silence_seconds_max
+        self._peers: dict[int, tuple[str, ...]] = {}
+        self._links: dict[int, FrameLink] = {}
+        self._diallers: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._incoming: set[Handshake] = set()
+        self._receiver: NetworkReceiver
+        self._loop: asyncio.AbstractEventLoop
+        self._complained: dict[int, str] = {}
+        self._stopped = False
+        self.dropped_frames_total = 0
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def start(self, receiver: NetworkReceiver) -> None:
+        """Listen, and keep connecting to everybody."""
+        self._receiver = receiver
+        self._loop = asyncio.get_running_loop()
+        for url in self._listen_urls:
+            host, port = host_and_port(url)
+            try:
+                server = await self._loop.create_server(self._accept, host, port)
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise NetworkError(
+                    f"cannot listen for peers on {url} (--listen-peer-urls): {why}"
+                ) from error
+            self._servers.append(server)
+        self._spawn(self._keep_alive())
+
+    async def stop(self) -> None:
+        """Close everything."""
+        self._stopped = True
+        for server in self._servers:
+            server.close()
+        for task in (*self._diallers.values(), *self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._diallers.values(), *self._tasks, return_exceptions=True)
+        for link in list(self._links.values()):
+            link.close("this member stops")
+        for handshake in list(self._incoming):
+            handshake.abort("this member stops")
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def set_peers(self, peers: dict[int, tuple[str, ...]]) -> None:
+        """Whom to be linked with."""
+        self._peers = dict(peers)
+        for member in [member for member in self._diallers if member not in peers]:
+            self._diallers.pop(member).cancel()
+        for member in [member for member in self._links if member not in peers]:
+            self._links[member].close("no longer a member")
+        for member in sorted(peers):
+            if member > self._member_id and member not in self._diallers:
+                self._diallers[member] = self._loop.create_task(self._keep_dialling(member))
+
+    # --- frames -----------------------------------------------------------------------------------
+
+    def send(self, member: int, frame: bytes) -> bool:
+        """Send one frame, or drop it."""
+        link = self._links.get(member)
+        if link is not None and link.send(frame):
+            return True
+        self.dropped_frames_total += 1
+        return False
+
+    def is_up(self, member: int) -> bool:
+        """Whether there is a link now."""
+        return member in self._links
+
+    def _link_up(self, handshake: Handshake, member: int) -> None:
+        older = self._links.pop(member, None)
+        if older is not None:
+            # The other side lost the connection that we still hold, and dialled anew.
+            older.close("replaced by a newer connection")
+        link = FrameLink(
+            lambda frame: self._receiver.on_frame(member, frame),
+            lambda link, reason: self._link_down(link, member, reason),
+            self._loop.time,
+        )
+        self._links[member] = link
+        handshake.take_over(link)
+        if self._complained.pop(member, None) is not None:
+            log.info("linked with member %x again", member)
+        self._receiver.on_link(member, up=True)
+
+    def _link_down(self, link: FrameLink, member: int, reason: str) -> None:
+        if self._links.get(member) is link:
+            del self._links[member]
+            if not self._stopped:
+                self._complain(member, f"link broke: {reason}")
+                self._receiver.on_link(member, up=False)
+
+    def _complain(self, member: int, text: str) -> None:
+        """Log a trouble with a peer once, not at every attempt."""
+        if self._complained.get(member) != text:
+            self._complained[member] = text
+            log.warning("member %x: %s", member, text)
+
+    async def _keep_alive(self) -> None:
+        """Tell every link that this side lives.
+
+        And drop those that have gone silent (a half-open connection never ends by itself).
+        """
+        while True:
+            await asyncio.sleep(self._silence_seconds_max / 4)
+            now = self._loop.time()
+            for link in list(self._links.values()):
+                if now - link.heard_at > self._silence_seconds_max:
+                    link.close(f"silent for {now - link.heard_at:.1f} s")
+                else:
+                    link.send_alive()
+
+    # --- dialling ---------------------------------------------------------------------------------
+
+    async def _keep_dialling(self, member: int) -> None:
+        pause = REDIAL_SECONDS_MIN
+        attempt = 0
+        while True:
+            if member in self._links:
+                pause = REDIAL_SECONDS_MIN
+                await asyncio.sleep(REDIAL_SECONDS_MIN)
+                continue
+            urls = self._peers[member]
+            url = urls[attempt % len(urls)]
+            attempt += 1
+            try:
+                handshake = await self._dial(member, url, "/raft", RAFT_PROTOCOL)
+            except NetworkError as error:
+                self._complain(member, f"cannot link with {url}: {error}")
+                await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
+                pause = min(2 * pause, REDIAL_SECONDS_MAX)
+            else:
+                self._link_up(handshake, member)
+
+    async def _dial(
+        self, member: int, url: str, path: str, protocol: str, headers: tuple[str, ...] = ()
+    ) -> Handshake:
+        """Connect and upgrade.
+
+        Raises:
+            NetworkError: No connection, no answer in time, or a refusal, whose text it carries.
+        """
+        answered: asyncio.Future[str] = self._loop.create_future()
+
+        def settle(_: Handshake, reason: str = "") -> None:
+            if not answered.done():
+                answered.set_result(reason)
+
+        host, port = host_and_port(url)
+        try:
+            async with asyncio.timeout(HEAD_SECONDS_MAX):
+                transport, handshake = await self._loop.create_connection(
+                    lambda: Handshake(client=True, on_head=settle, on_lost=settle), host, port
+                )
+                lines = (
+                    f"GET {path} HTTP/1.1",
+                    f"Host: {host}:{port}",
+                    "Connection: Upgrade",
+                    f"Upgrade: {protocol}",
+                    f"Kvstore-Cluster: {self._cluster_id:x}",
+                    f"Kvstore-From: {self._member_id:x}",
+                    f"Kvstore-To: {member:x}",
+                    *headers,
+                )
+                transport.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
+                reason = await answered
+        except TimeoutError as error:
+            raise NetworkError("no answer in time") from error
+        except OSError as error:
+            raise NetworkError(error.strerror or str(error)) from error
+        if reason or not handshake.upgraded:
+            transport.abort()
+            raise NetworkError(reason or f"refused with {handshake.status}: {handshake.body}")
+        return handshake
+
+    # --- accepting --------------------------------------------------------------------------------
+
+    def _accept(self) -> Handshake:
+        handshake = Handshake(client=False, on_head=self._on_request, on_lost=self._on_refused)
+        if len(self._incoming) >= INCOMING_MAX:
+            self._loop.call_soon(handshake.abort, "too many connections")
+        self._incoming.add(handshake)
+        self._loop.call_later(HEAD_SECONDS_MAX, handshake.abort, "no whole head in time")
+        return handshake
+
+    def _on_refused(self, handshake: Handshake, reason: str) -> None:
+        self._incoming.discard(handshake)
+        log.debug("a connection to the peer port ended before its head: %s", reason)
+
+    def _on_request(self, handshake: Handshake) -> None:
+        self._incoming.discard(handshake)
+        upgrade = handshake.headers.get("upgrade", "") if handshake.upgraded else ""
+        if upgrade in (RAFT_PROTOCOL, SNAPSHOT_PROTOCOL):
+            self._on_upgrade(handshake, upgrade)
+        elif handshake.upgraded:
+            handshake.respond("426 Upgrade Required", b"", (f"Upgrade: {RAFT_PROTOCOL}",))
+        elif handshake.method != "GET":
+            handshake.respond("405 Method Not Allowed", b"", ("Allow: GET",))
+        elif handshake.path == "/members":
+            cluster = f"X-Etcd-Cluster-ID: {self._cluster_id:x}"
+            handshake.respond("200 OK", self._receiver.members_json(), (cluster,))
+        elif handshake.path == "/version":
+            handshake.respond("200 OK", self._receiver.version_json())
+        else:
+            handshake.respond("404 Not Found", b'{"error":"Not Found"}')
+
+    def _on_upgrade(self, handshake: Handshake, upgrade: str) -> None:
+        member, refusal = self._identify(handshake.headers)
+        if refusal:
+            log.warning("refused a peer: %s", refusal)
+            handshake.respond("412 Precondition Failed", json.dumps({"error": refusal}).encode())
+        elif upgrade == RAFT_PROTOCOL:
+            handshake.switch(RAFT_PROTOCOL)
+            self._link_up(handshake, member)
+        else:
+            self._spawn(receive_snapshot(handshake, member, self._receiver))
+
+    def _identify(self, headers: dict[str, str]) -> tuple[int, str]:
+        """Who dials, and why that is refused ("" if it is not)."""
+        try:
+            cluster = int(headers.get("kvstore-cluster", ""), 16)
+            sender = int(headers.get("kvstore-from", ""), 16)
+            receiver = int(headers.get("kvstore-to", ""), 16)
+        except ValueError:
+            return 0, "the Kvstore-Cluster, -From and -To headers must be hexadecimal ids"
+        if cluster != self._cluster_id:
+            return sender, (
+                f"member {sender:x} is of cluster {cluster:x}, this member {self._member_id:x} is "
+                f"of {self._cluster_id:x}: --initial-cluster and --initial-cluster-token must be "
+                "equal everywhere"
+            )
+        if receiver != self._member_id:
+            return sender, (
+                f"this is member {self._member_id:x}, not {receiver:x}: "
+                "the peer URLs in --initial-cluster name the wrong process"
+            )
+        if sender not in self._peers:
+            return sender, f"member {sender:x} is not in this cluster (removed, or never added)"
+        return sender, ""
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    async def send_snapshot(
+        self, member: int, offer: SnapshotOffer, read: Callable[[int, int], Awaitable[bytes]]
+    ) -> None:
+        """Stream a snapshot file to a member.
+
+        Raises:
+            NetworkError: It did not arrive whole, or was refused.
+        """
+        urls = self._peers.get(member)
+        if not urls:
+            raise NetworkError("no longer a member")
+        await send_snapshot(
+            lambda headers: self._dial(
+                member, urls[0], "/raft/snapshot", SNAPSHOT_PROTOCOL, headers
+            ),
+            offer,
+            read,
+        )

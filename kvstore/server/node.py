@@ -1,0 +1,423 @@
+"""A member, whole: everything between the disk and the service, put together and taken apart again.
+
+Disk, network, loop (and with it the clock) and randomness come in from outside, so that a whole
+cluster can run in one process, on a disk that forgets and a network that loses.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kvstore.apply import Outcome, SnapshotLoader, StateMachine
+from kvstore.commands import Body, ClusterVersion, Kind, PublishMember
+from kvstore.errors import ErrorKind, KvError
+from kvstore.lease.lessor import Lessor
+from kvstore.server import bootstrap
+from kvstore.server.applier import Applier
+from kvstore.server.driver import Driver
+from kvstore.server.identity import Identity
+from kvstore.server.leases import LeaseKeeper
+from kvstore.server.network.base import Network, SnapshotOffer, SnapshotSink
+from kvstore.server.pacing import ClockBudget, SlicedTask
+from kvstore.server.peers import Peers
+from kvstore.server.proposals import Proposals
+from kvstore.server.reads import Reads
+from kvstore.server.snapshots import SnapshotKeeper
+from kvstore.types import AlarmAction, AlarmMember, AlarmRequest, AlarmType, Member
+from kvstore.version import CLUSTER_VERSION, VERSION
+from kvstore.watch.hub import WatchHub
+from kvstore.watch.limits import WatchLimits
+from raft.config import RaftConfig
+from raft.events import TransferLeader
+from raft.node import RaftNode
+from raft.types import NO_NODE, NodeId, Role, Seq
+
+if TYPE_CHECKING:
+    from kvstore.config import ServerConfig
+    from wal.files import Disk
+
+log = logging.getLogger("kvstore.server")
+
+READS_MAX = 100_000
+REQUEST_SECONDS = 5.0
+"""etcd's: a request may take this and two election timeouts."""
+DRAIN_SECONDS_MAX = 2.0
+TRANSFER_SECONDS_MAX = 1.0
+LEASE_TTL_ELECTIONS = 1.5
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """What comes in from outside."""
+
+    disk: "Disk"
+    new_network: Callable[[Identity], Network]
+    rng: random.Random
+    check_invariants: bool = False
+
+
+class Node:
+    """One running member. Made by ``open``; ``start`` joins it with its peers.
+
+    Args:
+        config: Its settings.
+        environment: Disk, network, randomness.
+    """
+
+    def __init__(self, config: "ServerConfig", environment: Environment) -> None:
+        self.config = config
+        self.limits = config
+        self.loop = loop = asyncio.get_running_loop()
+        self.rng = environment.rng
+        self.failed: asyncio.Future[BaseException] = loop.create_future()
+        self.ready = asyncio.Event()
+        self.request_timeout_seconds = REQUEST_SECONDS + 2 * config.election_timeout_ms / 1000
+        self.hub = WatchHub(self._watch_limits())
+        self._sweeping: SlicedTask | None = None
+        self._when_swept: list[Callable[[], None]] = []
+        self._published_by: asyncio.Task[None] | None = None
+        self._proposed_version_term = 0
+        self._raising: set[AlarmType] = set()
+        self._stopping = False
+        recovery = bootstrap.recover(
+            config,
+            environment.disk,
+            new_machine=self._new_machine,
+            new_loader=self._new_loader,
+            on_persisted=self._on_persisted,
+            on_failed=self.fail,
+            clock=loop.time,
+        )
+        self.identity = recovery.identity
+        self.cluster_id = recovery.identity.cluster_id
+        self.member_id = recovery.identity.member_id
+        self.network = environment.new_network(recovery.identity)
+        self.wal = recovery.wal
+        self._assemble(recovery, environment)
+
+    def _assemble(self, recovery: bootstrap.Recovery, environment: Environment) -> None:
+        config = self.config
+        loop = self.loop
+        tick_seconds = config.heartbeat_interval_ms / 1000
+        election_ticks = max(2, config.election_timeout_ms // config.heartbeat_interval_ms)
+        raft = RaftNode(
+            RaftConfig(
+                node_id=NodeId(self.member_id),
+                election_ticks=election_ticks,
+                heartbeat_ticks=1,
+                tail_entries_max=config.snapshot_catchup_entries,
+                check_invariants=environment.check_invariants,
+            ),
+            random.Random(environment.rng.getrandbits(64)),
+            hard_state=recovery.hard_state,
+            snapshot=recovery.snapshot,
+            entries=recovery.recovered.entries,
+            applied=recovery.snapshot.index,
+        )
+        self.driver = driver = Driver(loop, raft, tick_seconds, self.fail)
+        self.peers = Peers(self.network, loop, self.member_id, driver.receive, driver.unreachable)
+        self.proposals = Proposals(
+            self.member_id,
+            recovery.incarnation,
+            wake=driver.wake,
+            election_ticks=election_ticks,
+            count_max=config.max_inflight_proposals,
+            bytes_max=config.max_inflight_bytes,
+        )
+        self.reads = Reads(wake=driver.wake, election_ticks=election_ticks, count_max=READS_MAX)
+        self.applier = Applier(
+            loop,
+            recovery.machine,
+            recovery.snapshot.configuration,
+            ClockBudget(loop.time),
+            self.proposals.resolve,
+            driver.wake,
+            self.fail,
+        )
+        self.snapshots = SnapshotKeeper(
+            driver=driver,
+            wal=self.wal,
+            disk=environment.disk,
+            directory=bootstrap.layout(config.data_dir).snapshots,
+            lane=environment.disk.lane("snapshots"),
+            member_id=self.member_id,
+            snapshot_count=config.snapshot_count,
+            network=self.network,
+            new_loader=self._new_loader,
+            on_replaced=self._on_replaced,
+            latest=recovery.snapshot_file,
+        )
+        driver.wire(
+            wal=self.wal,
+            peers=self.peers,
+            applier=self.applier,
+            proposals=self.proposals,
+            reads=self.reads,
+            send_snapshot=self.snapshots.send_to,
+            install_snapshot=self.snapshots.install,
+        )
+        self.leases = LeaseKeeper(
+            loop,
+            driver,
+            self.proposals,
+            self.reads,
+            self.peers,
+            extend_seconds=config.election_timeout_ms / 1000,
+            timeout_seconds=self.request_timeout_seconds,
+        )
+        self.hub.rebase(recovery.machine.store)
+        driver.on_tick(self._tick)
+
+    # --- the state --------------------------------------------------------------------------------
+
+    def _watch_limits(self) -> WatchLimits:
+        config = self.config
+        return WatchLimits(
+            streams_max=config.max_watch_streams,
+            watchers_per_stream_max=config.max_watchers_per_stream,
+        )
+
+    @property
+    def lease_seconds_min(self) -> int:
+        """The shortest lease: one that outlives an election (etcd's floor).
+
+        It is put into the command before it is proposed; were it left to apply, members with
+        different flags would grant different leases.
+        """
+        return max(1, -int(-LEASE_TTL_ELECTIONS * self.config.election_timeout_ms // 1000))
+
+    def _new_machine(self, members: tuple[Member, ...]) -> StateMachine:
+        return StateMachine(
+            list(members),
+            hub=self.hub,
+            lessor=Lessor(min_ttl_seconds=1),
+            quota_bytes=self.config.quota_bytes,
+            max_txn_ops=self.config.max_txn_ops,
+        )
+
+    def _new_loader(self) -> SnapshotLoader:
+        return SnapshotLoader(
+            hub=self.hub,
+            lessor=Lessor(min_ttl_seconds=1),
+            quota_bytes=self.config.quota_bytes,
+            max_txn_ops=self.config.max_txn_ops,
+        )
+
+    def _on_replaced(self, machine: StateMachine) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        self.hub.rebase(machine.store)
+        self.proposals.forget_applied(machine.is_applied)
+
+    def read_budget(self) -> ClockBudget:
+        """A fresh budget for one long read."""
+        return ClockBudget(self.loop.time)
+
+    def when_swept(self, callback: Callable[[], None]) -> None:
+        """Call back once what was compacted is out of memory."""
+        self._when_swept.append(callback)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        store = self.applier.machine.store
+        if self._sweeping is not None or self.applier.busy:
+            return
+        if store.sweep_due:
+            finished = False
+
+            def done(result: object) -> None:
+                nonlocal finished
+                finished = True
+                self._sweeping = None
+                if isinstance(result, BaseException):
+                    self.fail(result)
+                else:
+                    self._sweep()
+
+            task = SlicedTask(self.loop, store.sweep(self.read_budget()), self.read_budget(), done)
+            if not finished:
+                self._sweeping = task
+        else:
+            waiting, self._when_swept = self._when_swept, []
+            for callback in waiting:
+                callback()
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen to peers and begin to take part.
+
+        Raises:
+            NetworkError: The peer port cannot be listened on.
+        """
+        await self.network.start(self)
+        self.network.set_peers(self._peer_urls())
+        self.driver.start()
+        self.loop.call_later(self._progress_seconds, self._progress)
+        self._published_by = self.loop.create_task(self._publish())
+
+    @property
+    def _progress_seconds(self) -> float:
+        return self.config.watch_progress_notify_interval_ms / 1000
+
+    def _progress(self) -> None:
+        if not self._stopping:
+            self.hub.progress_tick()
+            self.loop.call_later(self._progress_seconds, self._progress)
+
+    def _peer_urls(self) -> dict[int, tuple[str, ...]]:
+        members = self.applier.machine.members
+        return {key: row.peerURLs for key, row in members.items() if key != self.member_id}
+
+    async def _publish(self) -> None:
+        """Tell the cluster this member's name and client URLs.
+
+        With that through the log, it is ready.
+        """
+        config = self.config
+        body = PublishMember(self.member_id, config.name, list(config.advertise_client_urls))
+        while True:
+            result = await self.propose(Kind.PUBLISH_MEMBER, body)
+            if not isinstance(result, KvError):
+                break
+            log.info("this member cannot publish itself yet: %s", result.message)
+            await asyncio.sleep(self.config.heartbeat_interval_ms / 1000)
+        self.ready.set()
+
+    async def propose(self, kind: Kind, body: Body) -> Outcome | KvError:
+        """Put one of the member's own commands through the log, and wait."""
+        decided: asyncio.Future[Outcome | KvError] = self.loop.create_future()
+
+        def settle(result: Outcome | KvError) -> None:
+            if not decided.done():
+                decided.set_result(result)
+
+        deadline = self.loop.time() + self.request_timeout_seconds
+        self.proposals.submit(kind, body, settle, deadline, internal=True)
+        return await decided
+
+    def _tick(self, _now: float) -> None:
+        if self.applier.machine.store.sweep_due or self._when_swept:
+            self._sweep()
+        if self.wal.disk_full:
+            self.wal.retry_space()
+            self.raise_alarm(AlarmType.NOSPACE)
+        driver = self.driver
+        if driver.role == Role.LEADER and self._proposed_version_term != driver.raft.term:
+            self._proposed_version_term = driver.raft.term
+            if self.applier.machine.cluster_version != CLUSTER_VERSION:
+                deadline = self.loop.time() + self.request_timeout_seconds
+                body = ClusterVersion(CLUSTER_VERSION)
+                self.proposals.submit(
+                    Kind.CLUSTER_VERSION, body, lambda _: None, deadline, internal=True
+                )
+
+    def raise_alarm(self, alarm: AlarmType) -> None:
+        """Raise an alarm of this member for the whole cluster.
+
+        Unless it is raised or on its way already.
+        """
+        raised = AlarmMember(self.member_id, alarm)
+        if raised in self.applier.machine.alarms or alarm in self._raising:
+            return
+        self._raising.add(alarm)
+        deadline = self.loop.time() + self.request_timeout_seconds
+        body = AlarmRequest(AlarmAction.ACTIVATE, self.member_id, alarm)
+        log.error("raising the alarm %s", alarm.name)
+        self.proposals.submit(
+            Kind.ALARM, body, lambda _: self._raising.discard(alarm), deadline, internal=True
+        )
+
+    def _on_persisted(self, seq: int) -> None:
+        self.driver.persisted(Seq(seq))
+
+    def fail(self, error: BaseException) -> None:
+        """This member cannot go on. It acknowledges nothing any more; the process is to end."""
+        self._stopping = True
+        if hasattr(self, "driver"):
+            self.driver.stop()
+        if not self.failed.done():
+            log.critical("this member stops: %s", error, exc_info=error)
+            self.failed.set_result(error)
+
+    async def stop(self) -> None:
+        """Hand leadership on, finish what was promised, and leave a clean log."""
+        self._stopping = True
+        if self._published_by is not None:
+            self._published_by.cancel()
+        if not self.failed.done():
+            await self._hand_over()
+            await self._drain()
+        self.driver.stop()
+        self.proposals.fail_all(ErrorKind.STOPPED)
+        self.reads.fail_all(ErrorKind.STOPPED)
+        await self.snapshots.stop()
+        await self.network.stop()
+        closed = self.loop.create_future()
+        self.wal.close(lambda error: closed.done() or closed.set_result(error))
+        error = await closed
+        if error is not None:
+            log.warning("the log could not be closed cleanly: %s", error)
+
+    async def _hand_over(self) -> None:
+        driver = self.driver
+        others = [node for node in driver.raft.configuration.voters if node != self.member_id]
+        linked = [node for node in others if self.network.is_up(node)]
+        if driver.role != Role.LEADER or not linked:
+            return
+        progress = driver.raft.progress()
+        best = max(linked, key=lambda node: (progress[node].match_index, node))
+        driver.step(TransferLeader(best))
+        give_up = self.loop.time() + TRANSFER_SECONDS_MAX
+        while self.loop.time() < give_up and driver.leader in (self.member_id, NO_NODE):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async def _drain(self) -> None:
+        give_up = self.loop.time() + DRAIN_SECONDS_MAX
+        while self.loop.time() < give_up and (len(self.proposals) or len(self.reads)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    # --- what the network asks --------------------------------------------------------------------
+
+    def on_frame(self, member: int, frame: bytes) -> None:
+        """A frame from a member; see ``Peers``."""
+        self.peers.on_frame(member, frame)
+
+    def on_link(self, member: int, *, up: bool) -> None:
+        """A link came up or broke; see ``Peers``."""
+        self.peers.on_link(member, up=up)
+
+    async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
+        """A leader offers a snapshot; see ``SnapshotKeeper``."""
+        return await self.snapshots.receive(offer)
+
+    def members_json(self) -> bytes:
+        """The body of GET /members on the peer port.
+
+        Ids are numbers here, unlike in the client API.
+        """
+        rows = []
+        for member in sorted(self.applier.machine.members.values(), key=lambda row: row.ID):
+            row: dict[str, object] = {
+                "id": member.ID,
+                "peerURLs": list(member.peerURLs),
+                "name": member.name,
+                "clientURLs": list(member.clientURLs),
+            }
+            if member.isLearner:
+                row["isLearner"] = True
+            rows.append(row)
+        return json.dumps(rows).encode()
+
+    def version_json(self) -> bytes:
+        """The body of GET /version."""
+        cluster = self.applier.machine.cluster_version or "not_decided"
+        storage = self.applier.machine.cluster_version or "unknown"
+        return json.dumps(
+            {"etcdserver": VERSION, "etcdcluster": cluster, "storage": storage}
+        ).encode()

@@ -1,0 +1,122 @@
+"""How long the loop may be held.
+
+The production budget, and driving sliced work on an event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kvstore.budget import Budget, Sliced, T
+
+if TYPE_CHECKING:
+    from wal.files import Lane
+
+log = logging.getLogger("kvstore.server")
+
+SLICE_SECONDS = 0.0005
+"""One slice.
+
+Ten of them are a hundredth of a heartbeat interval: peers and clients do not notice.
+"""
+
+
+class ClockBudget:
+    """A deadline on a monotonic clock."""
+
+    __slots__ = ("_clock", "_deadline", "_seconds")
+
+    def __init__(self, clock: Callable[[], float], seconds: float = SLICE_SECONDS) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._deadline = clock() + seconds
+
+    def renew(self) -> None:
+        """Start a new slice now."""
+        self._deadline = self._clock() + self._seconds
+
+    def spent(self) -> bool:
+        """Whether the deadline has passed."""
+        return self._clock() >= self._deadline
+
+
+class SlicedTask:
+    """Sliced work under way on a loop: a slice, then everybody else's turn, then the next.
+
+    ``done`` gets the result or the exception, once, and never after ``cancel``. Work that ends
+    within its first slice is done before the constructor returns.
+    """
+
+    __slots__ = ("_budget", "_cancelled", "_done", "_loop", "_work")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Sliced[T],
+        budget: Budget,
+        done: Callable[[T | BaseException], None],
+    ) -> None:
+        self._loop = loop
+        self._work = work
+        self._budget = budget
+        self._done = done
+        self._cancelled = False
+        self._slice()
+
+    def _slice(self) -> None:
+        if self._cancelled:
+            return
+        self._budget.renew()
+        try:
+            next(self._work)
+        except StopIteration as stop:
+            self._done(stop.value)
+        except Exception as error:  # noqa: BLE001 - whatever ended the work is its waiter's to judge
+            self._done(error)
+        else:
+            self._loop.call_soon(self._slice)
+
+    def cancel(self) -> None:
+        """Let go of the work where it stands."""
+        self._cancelled = True
+        self._work.close()
+
+
+async def run_sliced(work: Sliced[T], budget: Budget) -> T:
+    """Drive sliced work to its end from a coroutine, giving the loop back between slices."""
+    while True:
+        budget.renew()
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        await asyncio.sleep(0)
+
+
+def answer(reply: Callable[[Any], None], result: Any) -> None:
+    """Tell one who waits, and survive it.
+
+    A client's broken connection must not stop the commit loop that answers everybody.
+    """
+    try:
+        reply(result)
+    except Exception:
+        log.exception("an answer could not be delivered")
+
+
+async def in_lane(lane: "Lane", job: Callable[[], T]) -> T:
+    """Run a job off the loop, in its lane's order, and wait for it."""
+    waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def done(result: T | BaseException) -> None:
+        if waiting.done():
+            return
+        if isinstance(result, BaseException):
+            waiting.set_exception(result)
+        else:
+            waiting.set_result(result)
+
+    lane.submit(job, done)
+    return await waiting

@@ -1,0 +1,229 @@
+"""Writes on their way.
+
+Submitted here, proposed, committed somewhere, applied everywhere, answered here.
+
+A proposal keeps its bytes, and its id (member, incarnation, sequence) in them, until its outcome is
+known. When leadership moves or a forwarded proposal may have got lost it is sent again under the
+same id, and apply lets it count once. So the caller sees an unknown outcome only when its time is
+up.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvstore import commands
+from kvstore.errors import ErrorKind, KvError
+from kvstore.server.pacing import answer
+from raft.errors import RejectReason
+from raft.types import Proposal
+
+if TYPE_CHECKING:
+    from kvstore.apply import Outcome
+    from raft.effects import Rejected
+
+RESEND_TICKS_MAX = 64
+"""The longest pause, in ticks, between two sendings of a proposal whose fate is unknown."""
+
+
+class Pending:
+    """One proposal that somebody waits for."""
+
+    __slots__ = (
+        "data",
+        "deadline",
+        "internal",
+        "reply",
+        "resend_pause_ticks",
+        "resend_tick",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        reply: Callable[["Outcome | KvError"], None],
+        deadline: float,
+        *,
+        internal: bool,
+    ) -> None:
+        self.data = data
+        self.reply = reply
+        self.deadline = deadline
+        self.internal = internal
+        self.sent = False
+        self.resend_tick = 0
+        self.resend_pause_ticks = 0
+
+
+class Proposals:
+    """Everything this member proposed and does not know the outcome of.
+
+    Bounds: at most ``count_max`` proposals and ``bytes_max`` bytes of clients' wait at a time; more
+    are refused at once as retryable. The member's own proposals (lease expiry, alarms) are not
+    refused: they are few by construction, and must get through when clients have filled the house.
+    """
+
+    def __init__(
+        self,
+        member: int,
+        incarnation: int,
+        *,
+        wake: Callable[[], None],
+        election_ticks: int,
+        count_max: int,
+        bytes_max: int,
+    ) -> None:
+        self._member = member
+        self._incarnation = incarnation
+        self._wake = wake
+        self._election_ticks = election_ticks
+        self._count_max = count_max
+        self._bytes_max = bytes_max
+        self._sequence = 0
+        self._pending: dict[int, Pending] = {}
+        self._unsent: list[Proposal] = []
+        self._has_leader = False
+        self._tick = 0
+        self.bytes_waiting = 0
+        self.refused_total = 0
+        self.failed_total = 0
+        self.resent_total = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def submit(
+        self,
+        kind: commands.Kind,
+        body: commands.Body,
+        reply: Callable[["Outcome | KvError"], None],
+        deadline: float,
+        *,
+        internal: bool = False,
+    ) -> None:
+        """Propose a command. ``reply`` is called once: with its outcome, or with an error.
+
+        Args:
+            kind: What it does.
+            body: The command itself; nothing in it may be open to chance.
+            reply: Gets the ``Outcome`` of apply, or a ``KvError`` (an ``UnknownOutcomeError`` if
+                the command may yet happen).
+            deadline: When to give up, on the loop's clock, in seconds.
+            internal: The member's own proposal: not counted against the clients' limits.
+        """
+        pending = self._pending
+        if not internal and (
+            len(pending) >= self._count_max or self.bytes_waiting >= self._bytes_max
+        ):
+            self.refused_total += 1
+            reply(ErrorKind.TOO_MANY_REQUESTS.error())
+            return
+        self._sequence = sequence = self._sequence + 1
+        low_watermark = next(iter(pending)) if pending else sequence
+        data = commands.encode(self._member, self._incarnation, sequence, low_watermark, kind, body)
+        pending[sequence] = entry = Pending(data, reply, deadline, internal=internal)
+        self.bytes_waiting += len(data)
+        self._enqueue(sequence, entry)
+        self._wake()
+
+    def _enqueue(self, sequence: int, entry: Pending) -> None:
+        self._unsent.append(Proposal(sequence, entry.data))
+        entry.sent = True
+        pause = entry.resend_pause_ticks
+        entry.resend_pause_ticks = (
+            min(2 * pause, RESEND_TICKS_MAX) if pause else self._election_ticks
+        )
+        entry.resend_tick = self._tick + entry.resend_pause_ticks
+
+    def take_unsent(self) -> list[Proposal]:
+        """What the driver is to propose in this turn."""
+        unsent = self._unsent
+        if unsent:
+            self._unsent = []
+        return unsent
+
+    def resolve(self, outcome: "Outcome") -> None:
+        """Answer whoever waits for this outcome, if it was proposed here and by this process."""
+        if outcome.member != self._member or outcome.incarnation != self._incarnation:
+            return
+        entry = self._pending.pop(outcome.sequence, None)
+        if entry is not None:
+            self.bytes_waiting -= len(entry.data)
+            answer(entry.reply, outcome)
+
+    def reject(self, rejected: "Rejected") -> None:
+        """A proposal entered no log by this attempt.
+
+        Fail it for good, or keep it for the next leader.
+        """
+        entry = self._pending.get(rejected.token)
+        if entry is None:
+            return
+        if rejected.reason == RejectReason.TOO_LARGE:
+            self._fail(rejected.token, ErrorKind.REQUEST_TOO_LARGE.error())
+        elif rejected.reason == RejectReason.UNCOMMITTED_LIMIT and not entry.internal:
+            # An earlier sending of it may still be on its way, so its outcome is only known if this
+            # was the first.
+            kind = ErrorKind.TOO_MANY_REQUESTS
+            first = entry.resend_pause_ticks == self._election_ticks
+            self._fail(rejected.token, kind.error() if first else kind.unknown_outcome())
+        else:
+            if entry.resend_pause_ticks == self._election_ticks:
+                entry.sent = False
+            entry.resend_tick = self._tick + 1
+
+    def on_leader(self, *, known: bool) -> None:
+        """Leadership moved.
+
+        Everything that waits is proposed again to the new leader: the old one may have lost it.
+        """
+        self._has_leader = known
+        if known:
+            self._unsent.clear()
+            for sequence, entry in self._pending.items():
+                self.resent_total += 1
+                self._enqueue(sequence, entry)
+            if self._unsent:
+                self._wake()
+
+    def tick(self, now: float) -> None:
+        """Give up what is past its deadline; send again what has had no answer for long."""
+        self._tick = tick = self._tick + 1
+        late = [sequence for sequence, entry in self._pending.items() if entry.deadline <= now]
+        for sequence in late:
+            self._fail(sequence, self._timeout(self._pending[sequence]))
+        if not self._has_leader or self._unsent:
+            return
+        for sequence, entry in self._pending.items():
+            if entry.resend_tick <= tick:
+                self.resent_total += 1
+                self._enqueue(sequence, entry)
+        if self._unsent:
+            self._wake()
+
+    def _timeout(self, entry: Pending) -> KvError:
+        kind = ErrorKind.TIMEOUT if self._has_leader else ErrorKind.DEADLINE_EXCEEDED
+        return kind.unknown_outcome() if entry.sent else kind.error()
+
+    def _fail(self, sequence: int, error: KvError) -> None:
+        entry = self._pending.pop(sequence)
+        self.bytes_waiting -= len(entry.data)
+        self.failed_total += 1
+        answer(entry.reply, error)
+
+    def forget_applied(self, is_applied: Callable[[int, int, int], bool]) -> None:
+        """The state was replaced by a snapshot.
+
+        What it already contains happened, but its answers are lost.
+
+        Args:
+            is_applied: Tells of (member, incarnation, sequence) whether the new state has it.
+        """
+        for sequence in list(self._pending):
+            if is_applied(self._member, self._incarnation, sequence):
+                self._fail(sequence, ErrorKind.TIMEOUT.unknown_outcome())
+
+    def fail_all(self, kind: ErrorKind) -> None:
+        """The member stops: nobody will hear an outcome from it any more."""
+        for sequence, entry in list(self._pending.items()):
+            self._fail(sequence, kind.unknown_outcome() if entry.sent else kind.error())

@@ -1,0 +1,284 @@
+"""Snapshots of the state.
+
+Taken when the log has grown, sent to followers that fell behind it, installed when one arrives.
+
+Taking costs the loop slices of half a millisecond: the revision log's prefix is immutable, so what
+is captured in one step can be written out while writes go on. The file counts only once its mark is
+in the log, behind everything it covers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kvstore.apply import SnapshotLoader
+from kvstore.errors import KvstoreError
+from kvstore.server.network.base import Network, NetworkError, SnapshotOffer, SnapshotSink
+from kvstore.server.pacing import in_lane
+from kvstore.server.snapshot_sink import ReceivedSnapshot
+from raft.events import LogCompacted, Receive, SnapshotSent
+from raft.messages import InstallSnapshot
+from raft.types import Index, NodeId, SnapshotMeta, Term
+from wal.errors import WalError
+from wal.snapshot_file import (
+    SnapshotFile,
+    SnapshotReader,
+    SnapshotWriter,
+    prune,
+)
+
+if TYPE_CHECKING:
+    from kvstore.apply import StateMachine
+    from kvstore.server.driver import Driver
+    from wal.files import Disk, Lane
+    from wal.wal import Wal
+
+log = logging.getLogger("kvstore.snapshot")
+
+GROWN_BYTES_MIN = 64 * 1024 * 1024
+GROWN_ENTRIES_MAX = 500_000
+RETRY_SECONDS = 1.0
+"""A pause after a failed taking or sending, so that a lasting trouble is no busy loop."""
+FILES_KEPT = 2
+
+
+class SnapshotKeeper:
+    """All snapshots of one member.
+
+    Args:
+        disk: Where the files are.
+        directory: Their directory.
+        lane: Runs file work off the loop.
+        snapshot_count: Take one every so many entries; 0: when the log has grown by as much as the
+            last snapshot, and by 64 MiB at least, or by 500,000 entries.
+        new_loader: Makes a loader for a state that arrives.
+        on_replaced: Told of the new state when a snapshot is installed.
+        latest: The newest file found at start.
+    """
+
+    def __init__(
+        self,
+        *,
+        driver: "Driver",
+        wal: "Wal",
+        disk: "Disk",
+        directory: str,
+        lane: "Lane",
+        member_id: int,
+        snapshot_count: int,
+        network: Network,
+        new_loader: Callable[[], SnapshotLoader],
+        on_replaced: Callable[["StateMachine"], None],
+        latest: SnapshotFile | None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._driver = driver
+        self._wal = wal
+        self._disk = disk
+        self._directory = directory
+        self._lane = lane
+        self._member_id = member_id
+        self._snapshot_count = snapshot_count
+        self._network = network
+        self._new_loader = new_loader
+        self._on_replaced = on_replaced
+        self.latest = latest
+        self._taking: asyncio.Task[SnapshotFile] | None = None
+        self._sending: dict[NodeId, asyncio.Task[None]] = {}
+        self._sink: ReceivedSnapshot | None = None
+        self._ready: tuple[SnapshotMeta, SnapshotFile, StateMachine] | None = None
+        self._retry_at = 0.0
+        self._unproven = False
+        self._stopped = False
+        self.taken_total = 0
+        self.sent_total = 0
+        self.installed_total = 0
+        driver.on_tick(self._tick)
+
+    async def stop(self) -> None:
+        """Let go of whatever is under way."""
+        self._stopped = True
+        tasks = [*self._sending.values(), *([self._taking] if self._taking else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- taking -----------------------------------------------------------------------------------
+
+    def _grown(self) -> bool:
+        wal = self._wal
+        if self._snapshot_count:
+            return wal.grown_entries >= self._snapshot_count
+        size = self.latest.size_bytes if self.latest else 0
+        return (
+            wal.grown_bytes >= max(GROWN_BYTES_MIN, size) or wal.grown_entries >= GROWN_ENTRIES_MAX
+        )
+
+    def _tick(self, now: float) -> None:
+        latest = self.latest
+        if self._unproven and latest and self._wal.mark_durable_index >= latest.meta.index:
+            self._adopt(latest)
+        if self._taking is None and now >= self._retry_at and self._grown():
+            if latest and latest.meta.index >= self._driver.applier.machine.applied_index:
+                return
+            self.take()
+
+    def take(self) -> "asyncio.Task[SnapshotFile]":
+        """Take a snapshot now, or join the taking that is under way."""
+        if self._taking is None:
+            self._taking = self._loop.create_task(self._take())
+            self._taking.add_done_callback(self._taken)
+        return self._taking
+
+    def _taken(self, task: "asyncio.Task[SnapshotFile]") -> None:
+        self._taking = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._retry_at = self._loop.time() + RETRY_SECONDS
+            log.error("no snapshot could be taken: %s", error)
+
+    async def _take(self) -> SnapshotFile:
+        while self._driver.applier.busy:  # noqa: ASYNC110 - slices alternate with this
+            # A huge command is half applied; its effects are visible only when it is whole.
+            await asyncio.sleep(0)
+        applier = self._driver.applier
+        capture = applier.machine.capture()
+        meta = SnapshotMeta(Index(capture.index), Term(capture.term), applier.configuration)
+        try:
+            writer = await in_lane(
+                self._lane, lambda: SnapshotWriter(self._disk, self._directory, meta)
+            )
+            try:
+                for chunk in capture.chunks():
+                    await in_lane(self._lane, lambda chunk=chunk: writer.append(chunk))  # type: ignore[misc]
+                file = await in_lane(self._lane, writer.finish)
+            except BaseException:
+                self._lane.submit(writer.abort, lambda _: None)
+                raise
+        finally:
+            capture.close()
+        # Queued behind all that it covers, so durable after it.
+        self._wal.persist(self._driver.queued_seq, None, [], meta)
+        self.taken_total += 1
+        self.latest = file
+        self._unproven = True
+        log.info("took a snapshot at index %d, %d bytes", meta.index, file.size_bytes)
+        return file
+
+    def _adopt(self, file: SnapshotFile) -> None:
+        """The mark is durable.
+
+        From here on this file, and the log behind it, is what a restart needs.
+        """
+        self._unproven = False
+        self._driver.step(LogCompacted(file.meta.index))
+        self._wal.release(file.meta.index)
+        self._lane.submit(lambda: prune(self._disk, self._directory, keep=FILES_KEPT), self._pruned)
+
+    def _pruned(self, result: Any) -> None:
+        if isinstance(result, BaseException):
+            log.warning("old snapshots could not be removed: %s", result)
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def send_to(self, member: NodeId) -> None:
+        """Bring a follower up that lacks what the log in memory no longer has."""
+        if member not in self._sending and not self._stopped:
+            task = self._loop.create_task(self._send(member))
+            self._sending[member] = task
+            task.add_done_callback(lambda _: self._sending.pop(member, None))
+
+    async def _send(self, member: NodeId) -> None:
+        try:
+            file = self.latest
+            if file is None or file.meta.index + 1 < self._driver.raft.first_index:
+                file = await self.take()
+            log.info("sending member %x the snapshot at index %d", member, file.meta.index)
+            reader = await in_lane(self._lane, lambda: SnapshotReader(self._disk, file))
+            offer = SnapshotOffer(
+                self._member_id, self._driver.raft.term, file.meta, file.size_bytes, file.crc
+            )
+
+            async def read(offset: int, length: int) -> bytes:
+                return await in_lane(self._lane, lambda: reader.read(offset, length))
+
+            try:
+                await self._network.send_snapshot(member, offer, read)
+            finally:
+                self._lane.submit(reader.close, lambda _: None)
+        except (NetworkError, OSError, WalError, KvstoreError) as error:
+            log.warning("member %x did not take the snapshot: %s", member, error)
+            await asyncio.sleep(RETRY_SECONDS)
+            self._driver.step(SnapshotSent(member, ok=False, index=Index(0)))
+        else:
+            self.sent_total += 1
+            log.info("member %x has the snapshot at index %d", member, file.meta.index)
+            self._driver.step(SnapshotSent(member, ok=True, index=file.meta.index))
+
+    # --- receiving --------------------------------------------------------------------------------
+
+    async def receive(self, offer: SnapshotOffer) -> "SnapshotSink | str":
+        """A leader offers a snapshot: take it, or say why not."""
+        raft = self._driver.raft
+        if offer.term < raft.term:
+            return f"term {offer.term} is over, this member is at {raft.term}"
+        if offer.meta.index <= raft.commit_index:
+            return f"this member has index {raft.commit_index} already"
+        if self._sink is not None:
+            return "another snapshot is arriving"
+        self._sink = sink = ReceivedSnapshot(
+            self._disk,
+            self._directory,
+            self._lane,
+            offer,
+            load=self._load,
+            accept=self._offer_to_raft,
+            ended=self._forget_sink,
+        )
+        try:
+            await sink.open()
+        except (OSError, WalError) as error:
+            self._sink = None
+            return f"the snapshot cannot be stored: {error}"
+        return sink
+
+    def _forget_sink(self) -> None:
+        self._sink = None
+
+    async def _load(self, file: SnapshotFile) -> "StateMachine":
+        """Build the state that a file holds, beside the present one, in slices."""
+        loader = self._new_loader()
+        reader = await in_lane(self._lane, lambda: SnapshotReader(self._disk, file))
+        chunks = iter(reader)
+        try:
+            while (chunk := await in_lane(self._lane, lambda: next(chunks, None))) is not None:
+                loader.feed(chunk)
+        finally:
+            self._lane.submit(reader.close, lambda _: None)
+        return loader.finish()
+
+    def _offer_to_raft(
+        self, offer: SnapshotOffer, file: SnapshotFile, machine: "StateMachine"
+    ) -> None:
+        """The file is durable and loaded: raft decides whether it is wanted."""
+        self._ready = (file.meta, file, machine)
+        message = InstallSnapshot(
+            NodeId(offer.sender), NodeId(self._member_id), Term(offer.term), file.meta
+        )
+        self._driver.step(Receive(message))
+
+    def install(self, meta: SnapshotMeta) -> None:
+        """Raft wants it: from now on this is the state."""
+        ready, self._ready = self._ready, None
+        assert ready is not None, "raft installs a snapshot that was not offered"
+        assert ready[0] == meta, "raft installs another snapshot than was offered"
+        _, file, machine = ready
+        self._driver.applier.replace(machine, meta.configuration)
+        self._on_replaced(machine)
+        self.installed_total += 1
+        log.info("installed the snapshot at index %d", meta.index)
+        self.latest = file
+        self._unproven = True

@@ -1,0 +1,122 @@
+"""What all calls share: headers, deadlines, proposing, reading what is current."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kvstore.commands import Body, Kind
+from kvstore.errors import Code, ErrorKind, KvError, UnknownOutcomeError
+from kvstore.server.pacing import ClockBudget, SlicedTask
+from kvstore.types import ResponseHeader
+from raft.types import NO_NODE
+
+if TYPE_CHECKING:
+    from kvstore.apply import Outcome, StateMachine
+    from kvstore.budget import Sliced
+    from kvstore.server.node import Node
+    from kvstore.service.caller import Caller
+
+
+class Calls:
+    """Base of the groups of calls.
+
+    Args:
+        node: The running member.
+    """
+
+    def __init__(self, node: "Node") -> None:
+        self.node = node
+        self.cluster_id = node.cluster_id
+        self.member_id = node.member_id
+        self._loop = node.loop
+        self._proposals = node.proposals
+        self._reads = node.reads
+        self._timeout_seconds = node.request_timeout_seconds
+        self._limits = node.limits
+
+    @property
+    def machine(self) -> "StateMachine":
+        """The replicated state of this member, as far as it is applied."""
+        return self.node.driver.applier.machine
+
+    def header(self, revision: int | None = None) -> ResponseHeader:
+        """A header; ``revision`` defaults to the store's current one."""
+        node = self.node
+        if revision is None:
+            revision = node.driver.applier.machine.store.revision
+        return ResponseHeader(self.cluster_id, self.member_id, revision, node.driver.raft.term)
+
+    def _deadline(self, caller: "Caller") -> float:
+        own = caller.timeout_seconds
+        limit = self._timeout_seconds
+        return self._loop.time() + (limit if own is None else min(own, limit))
+
+    def _refused(self, caller: "Caller", reply: Callable[[Any], None]) -> bool:
+        """Answer at once where nothing can be done.
+
+        The caller wants a leader, and there is none.
+        """
+        if caller.has_leader and self.node.driver.leader == NO_NODE:
+            reply(ErrorKind.NO_LEADER.error())
+            return True
+        return False
+
+    def _propose(
+        self,
+        kind: Kind,
+        body: Body,
+        caller: "Caller",
+        reply: Callable[[Any], None],
+        finish: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Put a command through the log and answer with its response, its header filled in.
+
+        ``finish`` may change the response before it goes out.
+        """
+        if self._refused(caller, reply):
+            return
+
+        def decided(outcome: "Outcome | KvError") -> None:
+            if isinstance(outcome, KvError):
+                reply(_impatient(outcome) if caller.timeout_seconds is not None else outcome)
+                return
+            response: Any = outcome.response
+            if not isinstance(response, KvError):
+                response.header = self.header(outcome.revision)
+                if finish is not None:
+                    finish(response)
+            reply(response)
+
+        self._proposals.submit(kind, body, decided, self._deadline(caller))
+
+    def _read(
+        self, caller: "Caller", reply: Callable[[Any], None], then: Callable[[], None]
+    ) -> None:
+        """Call ``then`` once the local store shows everything that was acknowledged before now."""
+        if self._refused(caller, reply):
+            return
+
+        def current(error: KvError | None) -> None:
+            if error is None:
+                then()
+            else:
+                reply(_impatient(error) if caller.timeout_seconds is not None else error)
+
+        self._reads.submit(current, self._deadline(caller))
+
+    def _run(self, work: "Sliced[Any]", reply: Callable[[Any], None]) -> None:
+        """Drive a long read in slices; ``reply`` gets its result or its ``KvError``."""
+
+        def done(result: Any) -> None:
+            if isinstance(result, BaseException) and not isinstance(result, KvError):
+                raise result
+            reply(result)
+
+        SlicedTask(self._loop, work, ClockBudget(self._loop.time), done)
+
+
+def _impatient(error: KvError) -> KvError:
+    """A caller with a limit of its own is told that the limit ended the call, as gRPC would."""
+    if error.code != Code.UNAVAILABLE or "timed out" not in error.message:
+        return error
+    kind = ErrorKind.DEADLINE_EXCEEDED
+    return kind.unknown_outcome() if isinstance(error, UnknownOutcomeError) else kind.error()

@@ -1,0 +1,20 @@
+"""Who calls, and how patient they are: what a face knows of a request beyond its message."""
+
+import msgspec
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """One caller.
+
+    ``token`` is the bearer's token, if any; ``timeout_seconds`` the caller's own limit on the call
+    (None: the server's); ``has_leader`` asks for an error at once, rather than patience, while the
+    cluster has no leader.
+    """
+
+    token: str | None = None
+    timeout_seconds: float | None = None
+    has_leader: bool = False
+
+
+ANYBODY = Caller()
+"""A caller who said nothing about itself."""

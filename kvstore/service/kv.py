@@ -1,0 +1,195 @@
+"""The KV service: Range, Put, DeleteRange, Txn, Compact."""
+
+from collections.abc import Callable
+from typing import Any
+
+from kvstore.commands import Kind
+from kvstore.errors import ErrorKind, KvError
+from kvstore.mvcc.txn import check_txn, is_read_only, read_txn
+from kvstore.service.base import Calls
+from kvstore.service.caller import Caller
+from kvstore.service.limits import ENVELOPE_BYTES, put_bytes, txn_bytes
+from kvstore.types import (
+    AlarmType,
+    CompactionRequest,
+    CompactionResponse,
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    SortOrder,
+    SortTarget,
+    TxnRequest,
+    TxnResponse,
+)
+
+PUT_OVERHEAD_BYTES = 256
+"""What a put costs the quota besides its key and value, as in etcd."""
+
+
+class KvCalls(Calls):
+    """Reads are linearizable unless the request says otherwise.
+
+    Writes are on a majority's disks before they are answered.
+    """
+
+    def range(
+        self,
+        request: RangeRequest,
+        caller: Caller,
+        reply: Callable[[RangeResponse | KvError], None],
+    ) -> None:
+        """Read one key or a range of keys."""
+        if not request.key:
+            reply(ErrorKind.EMPTY_KEY.error())
+        elif not (
+            SortOrder.NONE <= request.sort_order <= SortOrder.DESCEND
+            and SortTarget.KEY <= request.sort_target <= SortTarget.VALUE
+        ):
+            reply(ErrorKind.INVALID_SORT_OPTION.error())
+        elif request.serializable:
+            self._range_here(request, reply)
+        else:
+            self._read(caller, reply, lambda: self._range_here(request, reply))
+
+    def _range_here(self, request: RangeRequest, reply: Callable[[Any], None]) -> None:
+        store = self.machine.store
+        try:
+            response = store.range_now(request)
+        except KvError as error:
+            reply(error)
+            return
+        if response is not None:
+            response.header = self.header()
+            reply(response)
+            return
+
+        def done(result: RangeResponse | KvError) -> None:
+            if not isinstance(result, KvError):
+                result.header = self.header()
+            reply(result)
+
+        budget = self.node.read_budget()
+        self._run(store.range(request, budget, self._limits.response_bytes_max), done)
+
+    def put(
+        self, request: PutRequest, caller: Caller, reply: Callable[[PutResponse | KvError], None]
+    ) -> None:
+        """Write one key."""
+        if not request.key:
+            reply(ErrorKind.EMPTY_KEY.error())
+        elif request.ignore_value and request.value:
+            reply(ErrorKind.VALUE_PROVIDED.error())
+        elif request.ignore_lease and request.lease:
+            reply(ErrorKind.LEASE_PROVIDED.error())
+        elif put_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
+            reply(ErrorKind.REQUEST_TOO_LARGE.error())
+        elif self._no_space(PUT_OVERHEAD_BYTES + len(request.key) + len(request.value), reply):
+            pass
+        else:
+            self._propose(Kind.PUT, request, caller, reply)
+
+    def delete_range(
+        self,
+        request: DeleteRangeRequest,
+        caller: Caller,
+        reply: Callable[[DeleteRangeResponse | KvError], None],
+    ) -> None:
+        """Delete one key or a range of keys, as one revision."""
+        if not request.key:
+            reply(ErrorKind.EMPTY_KEY.error())
+        elif (
+            len(request.key) + len(request.range_end) + ENVELOPE_BYTES
+            > self._limits.max_request_bytes
+        ):
+            reply(ErrorKind.REQUEST_TOO_LARGE.error())
+        else:
+            self._propose(Kind.DELETE_RANGE, request, caller, reply)
+
+    def txn(
+        self, request: TxnRequest, caller: Caller, reply: Callable[[TxnResponse | KvError], None]
+    ) -> None:
+        """Compare, then do one of two lists of operations, as one revision."""
+        try:
+            check_txn(request, self._limits.max_txn_ops)
+        except KvError as error:
+            reply(error)
+            return
+        if txn_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
+            reply(ErrorKind.REQUEST_TOO_LARGE.error())
+        elif is_read_only(request):
+            if _all_serializable(request):
+                self._txn_here(request, reply)
+            else:
+                self._read(caller, reply, lambda: self._txn_here(request, reply))
+        elif not self._no_space(_txn_cost(request), reply):
+            self._propose(Kind.TXN, request, caller, reply)
+
+    def _txn_here(self, request: TxnRequest, reply: Callable[[Any], None]) -> None:
+        def done(result: TxnResponse | KvError) -> None:
+            if not isinstance(result, KvError):
+                result.header = self.header()
+            reply(result)
+
+        budget = self.node.read_budget()
+        work = read_txn(self.machine.store, request, budget, self._limits.response_bytes_max)
+        self._run(work, done)
+
+    def compact(
+        self,
+        request: CompactionRequest,
+        caller: Caller,
+        reply: Callable[[CompactionResponse | KvError], None],
+    ) -> None:
+        """Forget history below a revision; ``physical`` waits until the memory is free."""
+        if not request.physical:
+            self._propose(Kind.COMPACT, request, caller, reply)
+            return
+
+        def compacted(result: CompactionResponse | KvError) -> None:
+            if isinstance(result, KvError):
+                reply(result)
+            else:
+                self.node.when_swept(lambda: reply(result))
+
+        self._propose(Kind.COMPACT, request, caller, compacted)
+
+    def _no_space(self, cost_bytes: int, reply: Callable[[Any], None]) -> bool:
+        """Refuse what would grow past the quota.
+
+        And raise the alarm that makes every member refuse it.
+        """
+        machine = self.machine
+        if not cost_bytes or not machine.would_exceed(cost_bytes):
+            return False
+        self.node.raise_alarm(AlarmType.NOSPACE)
+        reply(ErrorKind.NO_SPACE.error())
+        return True
+
+
+def _txn_cost(request: TxnRequest) -> int:
+    """What a transaction may add to the store: its dearer branch (etcd counts so, too)."""
+
+    def branch(ops: list[Any]) -> int:
+        cost = 0
+        for op in ops:
+            if op.request_put is not None:
+                cost += PUT_OVERHEAD_BYTES + len(op.request_put.key) + len(op.request_put.value)
+            elif op.request_txn is not None:
+                cost += _txn_cost(op.request_txn)
+        return cost
+
+    return max(branch(request.success), branch(request.failure))
+
+
+def _all_serializable(request: TxnRequest) -> bool:
+    """Whether no operation asks for what is current.
+
+    A transaction without operations still compares, and so does.
+    """
+    ops = (*request.success, *request.failure)
+    return bool(ops) and all(
+        op.request_range is not None and op.request_range.serializable for op in ops
+    )
