@@ -10,7 +10,7 @@ from kvstore.cli.cluster_nodes import Node, State
 from kvstore.cli.processes import Child
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.table import Table
 
 
 class View(Protocol):
@@ -112,7 +112,7 @@ class LiveView:
 
     def _table(
         self, nodes: Sequence[Node], children: Sequence[Child], states: Sequence[State]
-    ) -> RenderableType:
+    ) -> Table:
         from rich.table import Table
 
         caption = "Ctrl-C stops all nodes" if self._ready else "starting…"

@@ -131,10 +131,10 @@ def test_a_refusal_of_the_call_is_not_repeated(client, script, http_answer):
 def test_close_from_another_thread_ends_the_iteration(client, script, stream):
     script.on(A, stream(created(4), event(5)), script.silence)
     watch = client.watch(b"k")
+    closer = threading.Thread(target=watch.close)
     found = []
     for response in watch:
         found.append(response.events[0].kv.mod_revision)
-        closer = threading.Thread(target=watch.close)
         closer.start()
     closer.join()
     assert found == [5]
