@@ -1,7 +1,8 @@
 """Who is to hear of what was just published? All streams of a member, and the keys they watch."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kvstore.errors import ErrorKind
 from kvstore.types import Event, KeyValue
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from kvstore.watch.reader import LogReader
     from kvstore.watch.watcher import Watcher
 
+TAKE_DOWN_A_PUBLISH: Final = 8
+TAKE_DOWN_A_TICK: Final = 1024
+"""Watchers of closed streams to remove at each occasion. Until then they match in vain."""
+
 
 class WatchHub:
     """All watchers of a member. ``rebase`` binds it to a store.
@@ -25,12 +30,13 @@ class WatchHub:
         limits: What watching may hold.
 
     Attributes:
-        watchers: How many there are.
+        watchers: How many there are, those of closed streams included until they are removed.
         lagging: How many of them read from the log.
         events_total: Events that left, each counted once a watcher.
     """
 
     __slots__ = (
+        "_closing",
         "_index",
         "_revision",
         "_streams",
@@ -49,6 +55,7 @@ class WatchHub:
         # Everything up to here was matched, or will be read from the log.
         self._revision = self.reader.revision
         self._index = RangeIndex()
+        self._closing: deque[WatchStream] = deque()
         self._streams: dict[WatchStream, None] = {}
         self.watchers = 0
         self.lagging = 0
@@ -71,6 +78,8 @@ class WatchHub:
         self._revision = revision
         if not self.watchers:
             return
+        if self._closing:
+            self._take_down(TAKE_DOWN_A_PUBLISH)
         ready: list[WatchStream] = []
         matching = self._index.matching
         for record in records:
@@ -86,7 +95,7 @@ class WatchHub:
         Who watches any of them reads them from the log.
         """
         self._revision = revision
-        self._reread_from(revision)
+        self._reread(revision, revision)
 
     def rebase(self, reader: "LogReader") -> None:
         """Another store takes the place of the present one, at the same revision or further on.
@@ -95,9 +104,9 @@ class WatchHub:
         """
         self.reader = reader
         self.catch_up = CatchUp(reader, self.catch_up.epoch + 1, self.limits.blocks_max)
-        missed_from = self._revision + 1
-        self._revision = max(self._revision, reader.revision)
-        self._reread_from(missed_from)
+        first = self._revision + 1
+        self._revision = reader.revision
+        self._reread(first, reader.revision)
 
     # --- called by the driver and the service ----------------------------------------------------
 
@@ -119,6 +128,7 @@ class WatchHub:
     def progress_tick(self) -> None:
         """An interval is over: idle watchers that asked for it hear the revision."""
         self.catch_up.blocks.clear()
+        self._take_down(TAKE_DOWN_A_TICK)
         for stream in self._streams:
             stream.progress_tick()
 
@@ -126,6 +136,7 @@ class WatchHub:
 
     def add_watcher(self, watcher: "Watcher") -> None:
         """Match a watcher's keys from now on."""
+        self._take_down(TAKE_DOWN_A_PUBLISH)
         self._index.add(watcher)
         self.watchers += 1
 
@@ -143,12 +154,20 @@ class WatchHub:
             self.catch_up.blocks.clear()
 
     def forget_stream(self, stream: WatchStream) -> None:
-        """A stream was closed."""
+        """A stream was closed; its watchers go by and by."""
         del self._streams[stream]
+        self._closing.append(stream)
 
-    def _reread_from(self, revision: int) -> None:
+    def _take_down(self, count: int) -> None:
+        closing = self._closing
+        while closing and count:
+            count -= closing[0].forget_watchers(count)
+            if not len(closing[0]):
+                closing.popleft()
+
+    def _reread(self, first: int, last: int) -> None:
         for stream in self._streams:
-            stream.reread_from(revision)
+            stream.reread(first, last)
 
     def _match(
         self,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RESPONSE_OVERHEAD_BYTES: Final = 128
 TURNS_BETWEEN_CHECKS: Final = 16
+WATCHERS_BETWEEN_CHECKS: Final = 64
 NO_WATCH_ID: Final = -1
 """In answers that are about no watcher, or about all of them."""
 
@@ -40,13 +41,17 @@ class WatchStream:
     """
 
     __slots__ = (
+        "_compacted",
         "_hub",
         "_next_id",
         "_notified",
         "_outbox",
         "_progress_asked",
-        "_progress_tick",
+        "_progress_left",
         "_reread_from",
+        "_reread_left",
+        "_reread_to",
+        "_start_max",
         "_watchers",
         "announced",
         "closed",
@@ -65,8 +70,12 @@ class WatchStream:
         # Who has something to do: pending events, a progress notification, or something to read.
         self.queue: deque[Watcher] = deque()
         self._progress_asked = False
-        self._progress_tick = False
-        self._reread_from = 0
+        self._reread_from = self._reread_to = 0
+        # Watchers still to be looked at: they may have to read again, or to tell their progress.
+        self._reread_left: list[Watcher] = []
+        self._progress_left: list[Watcher] = []
+        self._start_max = 0
+        self._compacted = 0
         self._notified: dict[Watcher, None] = {}
         self.closed = False
 
@@ -99,12 +108,21 @@ class WatchStream:
         if self.closed:
             return
         self.closed = True
-        for watcher in self._watchers.values():
-            self._end(watcher)
-        self._watchers.clear()
-        self.queue.clear()
+        # Nobody is to be woken any more.
+        self.announced = True
         self._outbox.clear()
         self._hub.forget_stream(self)
+
+    def forget_watchers(self, count: int) -> int:
+        """After ``close``: let go of up to ``count`` watchers; how many it were.
+
+        A client may have 100,000 of them: the hub takes them down by and by.
+        """
+        watchers = self._watchers
+        count = min(count, len(watchers))
+        for _ in range(count):
+            self._end(watchers.popitem()[1])
+        return count
 
     def _create(self, request: WatchCreateRequest) -> None:
         revision = self._hub.reader.revision
@@ -119,6 +137,7 @@ class WatchStream:
             return
         watcher = Watcher(self, request.watch_id or self._free_id(), request)
         self._watchers[watcher.id] = watcher
+        self._start_max = max(self._start_max, watcher.start_revision)
         self._hub.add_watcher(watcher)
         if request.progress_notify:
             self._notified[watcher] = None
@@ -156,6 +175,8 @@ class WatchStream:
         watcher = self._watchers.pop(request.watch_id, None)
         if watcher is None:
             return
+        if watcher.closed:
+            self._compacted -= 1
         self._end(watcher)
         header = ResponseHeader(revision=self._hub.reader.revision)
         self._outbox.append(WatchResponse(header, watcher.id, canceled=True))
@@ -181,7 +202,7 @@ class WatchStream:
     def fall_behind(self, watcher: Watcher, revision: int) -> None:
         """A synced watcher is to read from the log what it is owed from this revision on."""
         if self._reread_from:
-            # What the others have yet to do for this revision, this one does with the same step.
+            # It was not yet told that it missed something before.
             revision = min(revision, self._reread_from)
         revision = max(revision, watcher.cursor)
         pending = watcher.pending
@@ -194,19 +215,21 @@ class WatchStream:
         self._hub.lagging += 1
         self._enqueue(watcher)
 
-    def reread_from(self, revision: int) -> None:
-        """No watcher was told of what was published from this revision on.
+    def reread(self, first: int, last: int) -> None:
+        """No watcher was told of what was published in these revisions.
 
         Looked after at the next ``take``: the hub must not walk over every watcher there is.
         """
         if self._watchers:
-            self._reread_from = min(self._reread_from or revision, revision)
+            self._reread_from = min(self._reread_from or first, first)
+            self._reread_to = last
+            self._reread_left = list(self._watchers.values())
             self.announce()
 
     def progress_tick(self) -> None:
         """Those who asked for it and had no event since the last tick are to hear the revision."""
         if self._notified:
-            self._progress_tick = True
+            self._progress_left = list(self._notified)
             self.announce()
 
     # --- what the client takes -------------------------------------------------------------------
@@ -224,12 +247,13 @@ class WatchStream:
             their headers only ``revision`` is set.
         """
         self.announced = False
-        if self._reread_from:
-            self._start_reread()
-        if self._progress_tick:
-            self._start_progress()
         taken: list[WatchResponse] = []
         size = self._take_outbox(taken, bytes_max)
+        if self._reread_from and not self._start_reread(budget):
+            # Until all know that they missed something, none may go on.
+            self.announce()
+            return taken
+        self._start_progress(budget)
         queue = self.queue
         turns = 0
         while queue and size < bytes_max and not self._outbox:
@@ -254,7 +278,7 @@ class WatchStream:
                 break
         if self._progress_asked and not queue and not self._outbox:
             self._answer_progress(taken)
-        if queue or self._outbox:
+        if queue or self._outbox or self._progress_left:
             self.announce()
         return taken
 
@@ -263,22 +287,32 @@ class WatchStream:
             watcher.queued = True
             self.queue.append(watcher)
 
-    def _start_reread(self) -> None:
-        revision = self._reread_from
-        for watcher in self._watchers.values():
+    def _start_reread(self, budget: "Budget") -> bool:
+        """Let those that missed something read; whether it is done for all."""
+        left = self._reread_left
+        while left:
+            watcher = left.pop()
             # A higher cursor belongs to one that was created since, or wants only the future.
-            if watcher.synced and watcher.cursor <= revision and not watcher.closed:
-                self.fall_behind(watcher, revision)
+            if watcher.synced and watcher.cursor <= self._reread_to and not watcher.closed:
+                self.fall_behind(watcher, self._reread_from)
+            if not len(left) % WATCHERS_BETWEEN_CHECKS and budget.spent():
+                break
+        if left:
+            return False
         self._reread_from = 0
+        return True
 
-    def _start_progress(self) -> None:
-        self._progress_tick = False
-        for watcher in self._notified:
+    def _start_progress(self, budget: "Budget") -> None:
+        left = self._progress_left
+        while left:
+            watcher = left.pop()
             if watcher.active:
                 watcher.active = False
-            elif watcher.synced:
+            elif watcher.synced and not watcher.closed:
                 watcher.progress_due = True
                 self._enqueue(watcher)
+            if not len(left) % WATCHERS_BETWEEN_CHECKS and budget.spent():
+                return
 
     def _take_outbox(self, taken: list[WatchResponse], bytes_max: int) -> int:
         outbox = self._outbox
@@ -319,6 +353,7 @@ class WatchStream:
         reader = hub.reader
         if watcher.cursor < reader.compacted_revision:
             self._end(watcher)
+            self._compacted += 1
             # As in etcd: without a reason, and with an empty header.
             taken.append(
                 WatchResponse(
@@ -354,8 +389,12 @@ class WatchStream:
         """One answer for all watchers, where all have caught up; else silence."""
         self._progress_asked = False
         revision = self._hub.reader.revision
-        watchers = [watcher for watcher in self._watchers.values() if not watcher.closed]
-        if watchers and all(watcher.start_revision <= revision for watcher in watchers):
+        watchers = self._watchers
+        if self._start_max > revision:
+            # Rarely: somebody waits for the future, or did.
+            live = (watcher for watcher in watchers.values() if not watcher.closed)
+            self._start_max = max((watcher.start_revision for watcher in live), default=0)
+        if len(watchers) > self._compacted and self._start_max <= revision:
             taken.append(WatchResponse(ResponseHeader(revision=revision), NO_WATCH_ID))
 
     def _went_out(self, watcher: Watcher, events: int) -> None:
