@@ -11,12 +11,16 @@ import msgspec
 
 from kvstore.cli.processes import Child, port_is_free
 from kvstore.client import Client
-from kvstore.errors import ConfigError, KvError
+from kvstore.errors import ConfigError, KvError, KvstoreError
 
 HOST: Final = "127.0.0.1"
 CLIENT_PORTS: Final = (2379, 22379, 32379)
 PEER_PORTS: Final = (2380, 22380, 32380)
 POLL_SECONDS: Final = 0.4
+
+
+class PortInUseError(KvstoreError):
+    """Somebody else listens where a node wants to."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,12 +110,12 @@ def check_ports(nodes: Sequence[Node]) -> None:
     """See that nobody else listens where the nodes want to.
 
     Raises:
-        ConfigError: Somebody does.
+        PortInUseError: Somebody does; the message says where, and what to do.
     """
     for node in nodes:
         for port in (node.client_port, node.peer_port):
             if not port_is_free(HOST, port):
-                raise ConfigError(
+                raise PortInUseError(
                     f"port {port} on {HOST} is in use, perhaps by a cluster that still runs: "
                     "stop it, or choose others with --client-ports and --peer-ports"
                 )

@@ -118,7 +118,7 @@ class LiveView:
         caption = "Ctrl-C stops all nodes" if self._ready else "starting…"
         table = Table(title="kvstore cluster", caption=caption, title_justify="left")
         for heading in ("node", "clients", "role", "term", "revision", "applied", "size", "pid"):
-            table.add_column(heading)
+            table.add_column(heading, no_wrap=True)
         styles = {"leader": "bold green", "follower": "", "no leader": "yellow", "down": "red"}
         for node, child, state in zip(nodes, children, states, strict=True):
             role = _role(state)
@@ -133,7 +133,12 @@ class LiveView:
                 ]
             )
             table.add_row(
-                node.name, node.client_url, role, *numbers, str(child.pid), style=styles[role]
+                node.name,
+                node.client_url.removeprefix("http://"),
+                role,
+                *numbers,
+                str(child.pid),
+                style=styles[role],
             )
         return table
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from kvstore.errors import ConfigError, KvError, UnknownOutcomeError
+from kvstore.errors import ConfigError, KvError, KvstoreError, UnknownOutcomeError
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -82,6 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"outcome unknown: {error.message}", EXIT_UNKNOWN_OUTCOME)
     except KvError as error:
         return _fail(error.message, _exit_code(error))
+    except KvstoreError as error:
+        return _fail(str(error), EXIT_ERROR)
     except BrokenPipeError:
         # The reader of our output has gone, as `kvstore get | head` does; there is nobody to tell.
         # Without the swap the interpreter would complain when it flushes stdout at its end.
