@@ -253,7 +253,7 @@ def _metric(
 def metrics_of(node: "Node") -> Callable[[], bytes]:
     """A function that renders everything as Prometheus text."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(NodeCollector(node))  # type: ignore[arg-type]  # a collector by shape, as the library documents
+    registry.register(NodeCollector(node))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kvstore.api.front_door import FrontDoor
+from kvstore.api.front_door import ApiLimits, FrontDoor
 from kvstore.errors import KvstoreError
 from kvstore.metrics import metrics_of
 from kvstore.server import bootstrap
@@ -97,7 +97,13 @@ def _settle_collector() -> None:
 
 async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], None] | None) -> int:
     config = node.config
-    door = FrontDoor(Service(node), config, metrics=metrics_of(node))
+    limits = ApiLimits(
+        max_request_bytes=config.max_request_bytes,
+        max_txn_ops=config.max_txn_ops,
+        max_connections=config.max_connections,
+        watch_bytes_max=config.watch_bytes_max,
+    )
+    door = FrontDoor(Service(node), limits, metrics_of(node), node.read_budget)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await door.start(config.listen_client_urls)
@@ -114,7 +120,7 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
             if on_ready is not None:
                 on_ready(node)
         readiness.cancel()
-        await asyncio.wait({stopping, node.failed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
     except OSError as error:
         log.critical("cannot start: %s", error)

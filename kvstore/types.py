@@ -99,7 +99,11 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     """
 
 
-class KeyValue(Record, frozen=True):
+class FrozenRecord(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """Base of what is shared by many holders, and so never changed."""
+
+
+class KeyValue(FrozenRecord, frozen=True):
     """One version of one key.
 
     A tombstone (internal, and in DELETE events) has version 0, only key and mod_revision set.
@@ -250,7 +254,7 @@ class CompactionResponse(Record):
 # --- Watch ----------------------------------------------------------------------------------------
 
 
-class Event(Record, frozen=True):
+class Event(FrozenRecord, frozen=True):
     """One change, as watchers see it."""
 
     type: EventType = EventType.PUT
@@ -384,7 +388,7 @@ class LeaseLeasesResponse(Record):
 # --- Cluster, Maintenance -------------------------------------------------------------------------
 
 
-class Member(Record, frozen=True):
+class Member(FrozenRecord, frozen=True):
     """One member of the cluster. Name and client URLs are empty until it has started."""
 
     ID: Uint64 = 0
@@ -407,7 +411,7 @@ class MemberListResponse(Record):
     members: list[Member] = []
 
 
-class AlarmMember(Record, frozen=True):
+class AlarmMember(FrozenRecord, frozen=True):
     """One raised alarm."""
 
     memberID: Uint64 = 0

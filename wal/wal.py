@@ -220,6 +220,11 @@ class Wal:
         """What all segments take on the disk."""
         return sum(info.size for info in self._segments) + sum(ready.size for ready in self._ready)
 
+    @property
+    def mark_durable_index(self) -> int:
+        """The newest snapshot whose mark is durable covers the log up to here."""
+        return self._mark_durable
+
     def persist(
         self,
         seq: Seq,

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from kvstore.apply import Outcome
 from kvstore.server.pacing import SlicedTask
-from raft.codec import decode_configuration
-from raft.types import Configuration, EntryKind
 
 if TYPE_CHECKING:
     from kvstore.apply import StateMachine
@@ -28,7 +26,6 @@ class Applier:
     Args:
         loop: Slices of one huge command alternate with everything else on it.
         machine: The replicated state.
-        configuration: The one in force at the machine's applied index.
         budget: How long one ``run`` may take.
         on_outcome: Told of each entry's outcome, in order.
         wake: Asks for another ``run`` when there is more to do.
@@ -39,7 +36,6 @@ class Applier:
         self,
         loop: asyncio.AbstractEventLoop,
         machine: "StateMachine",
-        configuration: Configuration,
         budget: "Budget",
         on_outcome: Callable[[Outcome], None],
         wake: Callable[[], None],
@@ -47,8 +43,6 @@ class Applier:
     ) -> None:
         self._loop = loop
         self._machine = machine
-        self.configuration = configuration
-        """Who votes, as of the applied index: it belongs into a snapshot taken there."""
         self._budget = budget
         self._on_outcome = on_outcome
         self._wake = wake
@@ -90,10 +84,7 @@ class Applier:
         now = self._loop.time()
         left = CHECK_EVERY
         while queue:
-            entry = queue.popleft()
-            if entry.kind == EntryKind.CONFIGURATION:
-                self.configuration = decode_configuration(entry.data)
-            result = apply(entry, now)
+            result = apply(queue.popleft(), now)
             if type(result) is not Outcome:
                 self.huge_total += 1
                 self._start_huge(result)
@@ -125,7 +116,7 @@ class Applier:
         if not finished:
             self._huge = task
 
-    def replace(self, machine: "StateMachine", configuration: Configuration) -> None:
+    def replace(self, machine: "StateMachine") -> None:
         """The state is a snapshot's now.
 
         Everything queued is in it already, and a half applied command is thrown away with the state
@@ -136,4 +127,3 @@ class Applier:
             self._huge = None
         self._queue.clear()
         self._machine = machine
-        self.configuration = configuration

@@ -18,6 +18,7 @@ from kvstore.errors import ConfigError, StateError
 from kvstore.server.identity import Identity, derive
 from kvstore.types import Member
 from raft.types import Configuration, HardState, Index, NodeId, SnapshotMeta, Term
+from wal.errors import WalError
 from wal.files import SECTOR_BYTES
 from wal.record import Metadata
 from wal.recovery import Recovered
@@ -157,7 +158,7 @@ def _check_owner(config: "ServerConfig", identity: Identity, metadata: Metadata)
 
 def _snapshot_file(disk: "Disk", directory: str, mark: SnapshotMeta) -> SnapshotFile:
     file = newest_valid(
-        disk, directory, lambda meta: (meta.index, meta.term) == (mark.index, mark.term)
+        disk, directory, lambda meta: (meta.index, meta.term) == (mark.index, mark.term), _report
     )
     if file is None:
         raise StateError(
@@ -168,10 +169,14 @@ def _snapshot_file(disk: "Disk", directory: str, mark: SnapshotMeta) -> Snapshot
     return file
 
 
+def _report(error: WalError) -> None:
+    log.error("a snapshot was passed over: %s", error)
+
+
 def _load(disk: "Disk", file: SnapshotFile, loader: SnapshotLoader) -> StateMachine:
     reader = SnapshotReader(disk, file)
     try:
-        for chunk in reader:
+        for chunk in reader.chunks():
             loader.feed(chunk)
     finally:
         reader.close()
@@ -200,8 +205,8 @@ async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
                 raise ConfigError(
                     f"member {identity.member_id:x} ({config.name}) is known to its cluster, but "
                     f"{config.data_dir} is empty: a member that lost its data must not come back "
-                    "under its old id. Restore the directory, or remove the member and add it anew: "
-                    "POST /v3/cluster/member/remove and /v3/cluster/member/add, then start with "
+                    "under its old id. Restore the directory, or remove the member and add it "
+                    "anew: POST /v3/cluster/member/remove and /v3/cluster/member/add, then start with "
                     "--initial-cluster-state existing"
                 )
 

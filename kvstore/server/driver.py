@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raft.errors import PeerError
+from raft.errors import CodecError, PeerError
 from raft.events import (
     Applied,
     Event,
@@ -203,7 +203,7 @@ class Driver:
             for event in events:
                 try:
                     step(event)
-                except PeerError as error:
+                except (PeerError, CodecError) as error:
                     # What a peer sends must not stop this member; raft refused it before it changed
                     # anything.
                     log.error("a peer broke the protocol: %s", error)  # noqa: TRY400 - the peer's fault, not ours

@@ -14,6 +14,7 @@ import msgspec
 
 from kvstore.commands import Kind, LeaseCheckpoint, LeaseExpire
 from kvstore.errors import ErrorKind, KvError
+from kvstore.types import LeaseId
 from raft.types import NO_NODE, Role
 
 if TYPE_CHECKING:
@@ -196,11 +197,11 @@ class LeaseKeeper:
         self._reads.submit(confirmed, self._loop.time() + self._timeout_seconds)
 
     def _on_keep_alive(self, body: bytes, reply: "CallReply") -> None:
-        lease = _decode_id(body)
+        lease = LeaseId(_decode_id(body))
         give_up = self._loop.time() + self._timeout_seconds
         self._confirmed(reply, lambda: self._renew(lease, reply, give_up))
 
-    def _renew(self, lease: int, reply: "CallReply", give_up: float) -> None:
+    def _renew(self, lease: LeaseId, reply: "CallReply", give_up: float) -> None:
         lessor = self._lessor
         now = self._loop.time()
         if not lessor.exists(lease):
@@ -216,7 +217,7 @@ class LeaseKeeper:
             self.renewed_total += 1
             reply(_encode(lessor.renew(lease, now) or 0))
 
-    def _clear_checkpoint(self, lease: int, reply: "CallReply", give_up: float) -> None:
+    def _clear_checkpoint(self, lease: LeaseId, reply: "CallReply", give_up: float) -> None:
         """Take the written-down rest of a lease back before it is renewed.
 
         Without this a new leader would give its holder no more than what was left then.
@@ -232,7 +233,8 @@ class LeaseKeeper:
         self._proposals.submit(Kind.LEASE_CHECKPOINT, body, cleared, give_up, internal=True)
 
     def _on_time_to_live(self, body: bytes, reply: "CallReply") -> None:
-        lease, keys = _decode_question(body)
+        number, keys = _decode_question(body)
+        lease = LeaseId(number)
 
         def then() -> None:
             lessor = self._lessor

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvstore.apply import Outcome, SnapshotLoader, StateMachine
+from kvstore.apply import Outcome, SnapshotLoader, StateLimits, StateMachine
 from kvstore.commands import Body, ClusterVersion, Kind, PublishMember
 from kvstore.errors import ErrorKind, KvError
 from kvstore.lease.lessor import Lessor
@@ -36,6 +36,7 @@ from raft.config import RaftConfig
 from raft.events import TransferLeader
 from raft.node import RaftNode
 from raft.types import NO_NODE, NodeId, Role, Seq
+from wal.errors import WalError
 
 if TYPE_CHECKING:
     from kvstore.config import ServerConfig
@@ -77,6 +78,7 @@ class Node:
         self.ready = asyncio.Event()
         self.request_timeout_seconds = REQUEST_SECONDS + 2 * config.election_timeout_ms / 1000
         self.hub = WatchHub(self._watch_limits())
+        self._apply_budget = ClockBudget(loop.time)
         self._sweeping: SlicedTask | None = None
         self._when_swept: list[Callable[[], None]] = []
         self._published_by: asyncio.Task[None] | None = None
@@ -132,8 +134,7 @@ class Node:
         self.applier = Applier(
             loop,
             recovery.machine,
-            recovery.snapshot.configuration,
-            ClockBudget(loop.time),
+            self._apply_budget,
             self.proposals.resolve,
             driver.wake,
             self.fail,
@@ -195,16 +196,16 @@ class Node:
             list(members),
             hub=self.hub,
             lessor=Lessor(min_ttl_seconds=1),
-            quota_bytes=self.config.quota_bytes,
-            max_txn_ops=self.config.max_txn_ops,
+            limits=StateLimits(quota_bytes=self.config.quota_bytes or 0),
+            budget=self._apply_budget,
         )
 
     def _new_loader(self) -> SnapshotLoader:
         return SnapshotLoader(
             hub=self.hub,
             lessor=Lessor(min_ttl_seconds=1),
-            quota_bytes=self.config.quota_bytes,
-            max_txn_ops=self.config.max_txn_ops,
+            limits=StateLimits(quota_bytes=self.config.quota_bytes or 0),
+            budget=self._apply_budget,
         )
 
     def _on_replaced(self, machine: StateMachine) -> None:
@@ -212,7 +213,7 @@ class Node:
             self._sweeping.cancel()
             self._sweeping = None
         self.hub.rebase(machine.store)
-        self.proposals.forget_applied(machine.is_applied)
+        self.proposals.forget_applied(machine.origins.has_applied)
 
     def read_budget(self) -> ClockBudget:
         """A fresh budget for one long read."""
@@ -358,8 +359,8 @@ class Node:
         self.reads.fail_all(ErrorKind.STOPPED)
         await self.snapshots.stop()
         await self.network.stop()
-        closed = self.loop.create_future()
-        self.wal.close(lambda error: closed.done() or closed.set_result(error))
+        closed: asyncio.Future[WalError | None] = self.loop.create_future()
+        self.wal.close(closed.set_result)
         error = await closed
         if error is not None:
             log.warning("the log could not be closed cleanly: %s", error)
@@ -371,7 +372,7 @@ class Node:
         if driver.role != Role.LEADER or not linked:
             return
         progress = driver.raft.progress()
-        best = max(linked, key=lambda node: (progress[node].match_index, node))
+        best = max(linked, key=lambda node: (int(progress[node]["match"]), node))
         driver.step(TransferLeader(best))
         give_up = self.loop.time() + TRANSFER_SECONDS_MAX
         while self.loop.time() < give_up and driver.leader in (self.member_id, NO_NODE):  # noqa: ASYNC110

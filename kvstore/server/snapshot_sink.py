@@ -59,16 +59,15 @@ class ReceivedSnapshot:
         offer = self._offer
 
         def begin() -> SnapshotReceiver:
-            return SnapshotReceiver(
-                self._disk, self._directory, offer.meta, offer.size_bytes, offer.crc
-            )
+            file = SnapshotFile("", offer.meta, offer.size_bytes, offer.crc)
+            return SnapshotReceiver(self._disk, self._directory, file)
 
         self._receiver = await in_lane(self._lane, begin)
         self.offset = self._receiver.offset
 
     async def write(self, data: bytes) -> None:
         """Append; returns once it is written, which is what slows the sender down."""
-        await in_lane(self._lane, lambda: self._receiver.write(data))
+        await in_lane(self._lane, lambda: self._receiver.write(self.offset, data))
         self.offset += len(data)
 
     async def finish(self) -> str:
@@ -87,4 +86,4 @@ class ReceivedSnapshot:
     async def abandon(self) -> None:
         """The stream broke; what arrived stays for the next attempt."""
         self._ended()
-        self._lane.submit(self._receiver.close, lambda _: None)
+        self._lane.submit(self._receiver.suspend, lambda _: None)

@@ -146,7 +146,8 @@ class SnapshotKeeper:
             await asyncio.sleep(0)
         applier = self._driver.applier
         capture = applier.machine.capture()
-        meta = SnapshotMeta(Index(capture.index), Term(capture.term), applier.configuration)
+        meta = self._driver.raft.snapshot_meta(Index(capture.index))
+        assert meta.term == capture.term, "raft and the state differ about the applied entry"
         try:
             writer = await in_lane(
                 self._lane, lambda: SnapshotWriter(self._disk, self._directory, meta)
@@ -176,7 +177,9 @@ class SnapshotKeeper:
         self._unproven = False
         self._driver.step(LogCompacted(file.meta.index))
         self._wal.release(file.meta.index)
-        self._lane.submit(lambda: prune(self._disk, self._directory, keep=FILES_KEPT), self._pruned)
+        self._lane.submit(
+            lambda: prune(self._disk, self._directory, file, FILES_KEPT), self._pruned
+        )
 
     def _pruned(self, result: Any) -> None:
         if isinstance(result, BaseException):
@@ -203,7 +206,7 @@ class SnapshotKeeper:
             )
 
             async def read(offset: int, length: int) -> bytes:
-                return await in_lane(self._lane, lambda: reader.read(offset, length))
+                return await in_lane(self._lane, lambda: reader.read_raw(offset, length))
 
             try:
                 await self._network.send_snapshot(member, offer, read)
@@ -252,7 +255,7 @@ class SnapshotKeeper:
         """Build the state that a file holds, beside the present one, in slices."""
         loader = self._new_loader()
         reader = await in_lane(self._lane, lambda: SnapshotReader(self._disk, file))
-        chunks = iter(reader)
+        chunks = reader.chunks()
         try:
             while (chunk := await in_lane(self._lane, lambda: next(chunks, None))) is not None:
                 loader.feed(chunk)
@@ -276,7 +279,7 @@ class SnapshotKeeper:
         assert ready is not None, "raft installs a snapshot that was not offered"
         assert ready[0] == meta, "raft installs another snapshot than was offered"
         _, file, machine = ready
-        self._driver.applier.replace(machine, meta.configuration)
+        self._driver.applier.replace(machine)
         self._on_replaced(machine)
         self.installed_total += 1
         log.info("installed the snapshot at index %d", meta.index)

@@ -24,10 +24,8 @@ from raft.types import NO_NODE
 class ClusterCalls(Calls):
     """Who is in the cluster and how this member is."""
 
-    @property
-    def version(self) -> str:
-        """This program's version in etcd's terms, strictly numeric."""
-        return VERSION
+    version: str = VERSION
+    """This program's version in etcd's terms, strictly numeric."""
 
     @property
     def cluster_version(self) -> str:

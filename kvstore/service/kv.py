@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from kvstore.commands import Kind
+from kvstore.apply import request_cost
+from kvstore.commands import Body, Kind
 from kvstore.errors import ErrorKind, KvError
-from kvstore.mvcc.txn import check_txn, is_read_only, read_txn
+from kvstore.mvcc.checks import check_delete_range, check_put, check_range, check_txn
+from kvstore.mvcc.txn import is_read_only, read_txn
 from kvstore.service.base import Calls
 from kvstore.service.caller import Caller
 from kvstore.service.limits import ENVELOPE_BYTES, put_bytes, txn_bytes
@@ -19,14 +21,9 @@ from kvstore.types import (
     PutResponse,
     RangeRequest,
     RangeResponse,
-    SortOrder,
-    SortTarget,
     TxnRequest,
     TxnResponse,
 )
-
-PUT_OVERHEAD_BYTES = 256
-"""What a put costs the quota besides its key and value, as in etcd."""
 
 
 class KvCalls(Calls):
@@ -42,14 +39,12 @@ class KvCalls(Calls):
         reply: Callable[[RangeResponse | KvError], None],
     ) -> None:
         """Read one key or a range of keys."""
-        if not request.key:
-            reply(ErrorKind.EMPTY_KEY.error())
-        elif not (
-            SortOrder.NONE <= request.sort_order <= SortOrder.DESCEND
-            and SortTarget.KEY <= request.sort_target <= SortTarget.VALUE
-        ):
-            reply(ErrorKind.INVALID_SORT_OPTION.error())
-        elif request.serializable:
+        try:
+            check_range(request)
+        except KvError as error:
+            reply(error)
+            return
+        if request.serializable:
             self._range_here(request, reply)
         else:
             self._read(caller, reply, lambda: self._range_here(request, reply))
@@ -78,17 +73,14 @@ class KvCalls(Calls):
         self, request: PutRequest, caller: Caller, reply: Callable[[PutResponse | KvError], None]
     ) -> None:
         """Write one key."""
-        if not request.key:
-            reply(ErrorKind.EMPTY_KEY.error())
-        elif request.ignore_value and request.value:
-            reply(ErrorKind.VALUE_PROVIDED.error())
-        elif request.ignore_lease and request.lease:
-            reply(ErrorKind.LEASE_PROVIDED.error())
-        elif put_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
+        try:
+            check_put(request)
+        except KvError as error:
+            reply(error)
+            return
+        if put_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
             reply(ErrorKind.REQUEST_TOO_LARGE.error())
-        elif self._no_space(PUT_OVERHEAD_BYTES + len(request.key) + len(request.value), reply):
-            pass
-        else:
+        elif not self._no_space(request, reply):
             self._propose(Kind.PUT, request, caller, reply)
 
     def delete_range(
@@ -98,9 +90,12 @@ class KvCalls(Calls):
         reply: Callable[[DeleteRangeResponse | KvError], None],
     ) -> None:
         """Delete one key or a range of keys, as one revision."""
-        if not request.key:
-            reply(ErrorKind.EMPTY_KEY.error())
-        elif (
+        try:
+            check_delete_range(request)
+        except KvError as error:
+            reply(error)
+            return
+        if (
             len(request.key) + len(request.range_end) + ENVELOPE_BYTES
             > self._limits.max_request_bytes
         ):
@@ -124,7 +119,7 @@ class KvCalls(Calls):
                 self._txn_here(request, reply)
             else:
                 self._read(caller, reply, lambda: self._txn_here(request, reply))
-        elif not self._no_space(_txn_cost(request), reply):
+        elif not self._no_space(request, reply):
             self._propose(Kind.TXN, request, caller, reply)
 
     def _txn_here(self, request: TxnRequest, reply: Callable[[Any], None]) -> None:
@@ -156,32 +151,16 @@ class KvCalls(Calls):
 
         self._propose(Kind.COMPACT, request, caller, compacted)
 
-    def _no_space(self, cost_bytes: int, reply: Callable[[Any], None]) -> bool:
+    def _no_space(self, request: Body, reply: Callable[[Any], None]) -> bool:
         """Refuse what would grow past the quota.
 
         And raise the alarm that makes every member refuse it.
         """
-        machine = self.machine
-        if not cost_bytes or not machine.would_exceed(cost_bytes):
+        if not self.machine.would_exceed(request_cost(request)):
             return False
         self.node.raise_alarm(AlarmType.NOSPACE)
         reply(ErrorKind.NO_SPACE.error())
         return True
-
-
-def _txn_cost(request: TxnRequest) -> int:
-    """What a transaction may add to the store: its dearer branch (etcd counts so, too)."""
-
-    def branch(ops: list[Any]) -> int:
-        cost = 0
-        for op in ops:
-            if op.request_put is not None:
-                cost += PUT_OVERHEAD_BYTES + len(op.request_put.key) + len(op.request_put.value)
-            elif op.request_txn is not None:
-                cost += _txn_cost(op.request_txn)
-        return cost
-
-    return max(branch(request.success), branch(request.failure))
 
 
 def _all_serializable(request: TxnRequest) -> bool:

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kvstore.apply import request_cost
 from kvstore.commands import Kind
 from kvstore.errors import ErrorKind, KvError
 from kvstore.service.base import Calls
 from kvstore.service.caller import Caller
 from kvstore.types import (
+    AlarmType,
     LeaseGrantRequest,
     LeaseGrantResponse,
+    LeaseId,
     LeaseKeepAliveRequest,
     LeaseKeepAliveResponse,
     LeaseLeasesRequest,
@@ -23,9 +26,6 @@ from kvstore.types import (
 
 if TYPE_CHECKING:
     from kvstore.server.leases import TimeLeft
-
-LEASE_COST_BYTES = 64
-"""What a lease costs the quota, as in etcd."""
 
 
 class LeaseCalls(Calls):
@@ -42,11 +42,12 @@ class LeaseCalls(Calls):
         An id of 0 and too short a time are replaced before it is proposed, so that all members
         grant the same.
         """
-        if self.machine.would_exceed(LEASE_COST_BYTES):
+        if self.machine.would_exceed(request_cost(request)):
+            self.node.raise_alarm(AlarmType.NOSPACE)
             reply(ErrorKind.NO_SPACE.error())
             return
         lease = request.ID
-        while lease == 0 or (request.ID == 0 and self.machine.lessor.exists(lease)):
+        while lease == 0 or (request.ID == 0 and self.machine.lessor.exists(LeaseId(lease))):
             lease = self.node.rng.getrandbits(63)
         seconds = max(request.TTL, self.node.lease_seconds_min)
         self._propose(Kind.LEASE_GRANT, LeaseGrantRequest(seconds, lease), caller, reply)

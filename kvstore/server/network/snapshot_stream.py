@@ -66,7 +66,7 @@ async def send_snapshot(
         async with asyncio.timeout(INSTALL_SECONDS_MAX):
             verdict = await reader.read(4096)
     except (OSError, TimeoutError, ValueError) as error:
-        raise NetworkError(f"the transfer broke off: {error or 'too slow'}") from error
+        raise NetworkError(f"the transfer broke off: {str(error) or 'too slow'}") from error
     finally:
         writer.close()
     if verdict[:1] != b"1":
@@ -90,9 +90,10 @@ async def receive_snapshot(handshake: Handshake, member: int, receiver: NetworkR
     """Take an offered snapshot, or refuse it; never raises for what the other side does."""
     try:
         offer = _offer(handshake, member)
-        sink = await receiver.on_snapshot(offer)
     except NetworkError as error:
-        sink = str(error)
+        handshake.respond("400 Bad Request", str(error).encode())
+        return
+    sink = await receiver.on_snapshot(offer)
     if isinstance(sink, str):
         handshake.respond("409 Conflict", sink.encode())
         return
@@ -104,7 +105,7 @@ async def receive_snapshot(handshake: Handshake, member: int, receiver: NetworkR
         with contextlib.suppress(OSError):
             await writer.drain()
     except (OSError, TimeoutError) as error:
-        log.warning("a snapshot from member %x broke off: %s", member, error or "too slow")
+        log.warning("a snapshot from member %x broke off: %s", member, str(error) or "too slow")
         await sink.abandon()
     except asyncio.CancelledError:
         await sink.abandon()
