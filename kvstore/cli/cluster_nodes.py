@@ -50,7 +50,6 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     leader_id: int = 0
     term: int = 0
     revision: int = 0
-    applied_index: int = 0
     size_bytes: int = 0
     error: str = ""
 
@@ -140,6 +139,5 @@ def ask(node: Node) -> State:
         leader_id=status.leader,
         term=status.raftTerm,
         revision=status.header.revision if status.header is not None else 0,
-        applied_index=status.raftAppliedIndex,
         size_bytes=status.dbSize,
     )

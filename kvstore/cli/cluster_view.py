@@ -117,18 +117,17 @@ class LiveView:
 
         caption = "Ctrl-C stops all nodes" if self._ready else "starting…"
         table = Table(title="kvstore cluster", caption=caption, title_justify="left")
-        for heading in ("node", "clients", "role", "term", "revision", "applied", "size", "pid"):
+        for heading in ("node", "clients", "role", "term", "revision", "size", "pid"):
             table.add_column(heading, no_wrap=True)
         styles = {"leader": "bold green", "follower": "", "no leader": "yellow", "down": "red"}
         for node, child, state in zip(nodes, children, states, strict=True):
             role = _role(state)
             numbers = (
-                ["", "", "", ""]
+                ["", "", ""]
                 if state.error
                 else [
                     str(state.term),
                     str(state.revision),
-                    str(state.applied_index),
                     f"{state.size_bytes / 1e6:.1f} MB",
                 ]
             )
