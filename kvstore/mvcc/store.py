@@ -73,10 +73,16 @@ class Store:
     # --- Reading --------------------------------------------------------------------------------
 
     def get(self, key: bytes, revision: int = 0) -> KeyValue | None:
-        """A key's record as of a revision (0 or less: the published one), or None. The revision
-        must be readable.
+        """A key's record as of a revision (0 and less: the published one), or None.
+
+        Raises:
+            KvError: COMPACTED or FUTURE_REVISION.
         """
-        return self._index.at(key, revision if revision > 0 else self.revision)
+        return self._index.at(key, self.readable(revision))
+
+    def get_written(self, key: bytes) -> KeyValue | None:
+        """A key's record as the next publication will show it, or None."""
+        return self._index.at(key, self.revision + 1)
 
     def readable(self, revision: int) -> Revision:
         """The revision that a request means: as given, or the published one for 0 and less.
@@ -114,6 +120,9 @@ class Store:
         self, request: RangeRequest, revision: int, budget: Budget, bytes_max: int
     ) -> Sliced[RangeResponse]:
         """As ``range``, as of a revision that the caller has found readable (or is writing)."""
+        at_once = range_at_once(self._index, request, revision)
+        if at_once is not None:
+            return at_once
         self.pin()
         try:
             return (yield from read_range(self._index, request, revision, budget, bytes_max))

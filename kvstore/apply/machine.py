@@ -1,0 +1,429 @@
+"""The state machine: committed entries in, changed state and outcomes out.
+
+Equal entries make equal state on every member (that is all that Raft promises to hold together).
+So nothing here asks a clock, chance, a local limit or the order of a set; ``now`` only starts the
+local deadlines of leases, and a budget only says where long work pauses.
+"""
+
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
+
+from kvstore.apply.capture import Capture
+from kvstore.apply.effects import extend_by_command, extend_by_error, extend_by_version
+from kvstore.apply.origins import Origins, Verdict
+from kvstore.apply.outcome import Outcome
+from kvstore.apply.quota import LEASE_BYTES, StateLimits
+from kvstore.budget import Budget, Sliced
+from kvstore.commands import (
+    Body,
+    ClusterVersion,
+    Command,
+    LeaseCheckpoint,
+    LeaseExpire,
+    PublishMember,
+    decode,
+    decode_body,
+)
+from kvstore.errors import ErrorKind, KvError
+from kvstore.mvcc.store import Store
+from kvstore.mvcc.txn import delete_keys, delete_range, execute_txn, has_puts, has_writes, put
+from kvstore.types import (
+    AlarmAction,
+    AlarmMember,
+    AlarmRequest,
+    AlarmResponse,
+    AlarmType,
+    CompactionRequest,
+    CompactionResponse,
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    KeyValue,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseId,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    Member,
+    MemberId,
+    PutRequest,
+    PutResponse,
+    Record,
+    TxnRequest,
+    TxnResponse,
+)
+
+if TYPE_CHECKING:
+    from kvstore.lease.lessor import Lessor
+    from raft.types import Entry
+
+_STEP: Final = 64
+"""Versions hashed between two questions to the budget."""
+
+
+class Publisher(Protocol):
+    """Who is told of each new revision: the hub of the watchers."""
+
+    def publish(self, revision: int, records: list[KeyValue]) -> None:
+        """A revision was published; these are its versions, in order."""
+
+    def publish_range(self, revision: int) -> None:
+        """A revision was published that is too large to hand around: it is in the log."""
+
+
+class StateMachine:
+    """All replicated state, and how entries change it.
+
+    Args:
+        members: The members at bootstrap.
+        hub: Told of every published revision. Bind it to ``store`` before applying.
+        lessor: The leases; empty.
+        limits: Local limits.
+        budget: Where a huge command's slices end. Whoever drives one renews it before each step.
+
+    Attributes:
+        store: Keys and their versions.
+        lessor: The leases.
+        members: By id.
+        alarms: Raised alarms, by member and type in order.
+        cluster_version: The lowest version that all members speak; empty until decided.
+        applied_index: The last entry that took effect.
+        applied_term: Its term.
+        effects_hash: The rolling hash over effects, equal between members at an equal applied
+            index.
+        origins: Which commands have been applied.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_busy",
+        "_corrupt",
+        "_hub",
+        "_limits",
+        "_refuses_puts",
+        "alarms",
+        "applied_index",
+        "applied_term",
+        "cluster_version",
+        "effects_hash",
+        "lessor",
+        "members",
+        "origins",
+        "store",
+    )
+
+    def __init__(
+        self,
+        members: list[Member],
+        hub: Publisher,
+        lessor: "Lessor",
+        limits: StateLimits,
+        budget: Budget,
+    ) -> None:
+        self.store = Store()
+        self.lessor = lessor
+        self.members = {MemberId(member.ID): member for member in members}
+        self.alarms: tuple[AlarmMember, ...] = ()
+        self.cluster_version = ""
+        self.applied_index = 0
+        self.applied_term = 0
+        self.effects_hash = 0
+        self.origins = Origins()
+        self._hub = hub
+        self._limits = limits
+        self._budget = budget
+        self._busy = False
+        self._corrupt = False
+        self._refuses_puts = False
+
+    # --- what the server asks
+    # ----------------------------------------------------------------------
+
+    @property
+    def size_bytes(self) -> int:
+        """What the state costs against the quota."""
+        return self.store.size_bytes + LEASE_BYTES * len(self.lessor)
+
+    def would_exceed(self, cost: int) -> bool:
+        """Whether a request of this cost (``request_cost``) must be refused, and the NOSPACE
+        alarm be raised.
+        """
+        quota = self._limits.quota_bytes
+        return cost > 0 and 0 < quota <= self.size_bytes + cost
+
+    def capture(self) -> Capture:
+        """The state as of now, in one step; what is applied later does not show in it. Close
+        it when it is written.
+        """
+        assert not self._busy, "the state is captured in the middle of a command"
+        return Capture(self)
+
+    # --- applying
+    # ----------------------------------------------------------------------------------
+
+    def apply(self, entry: "Entry", now: float) -> Outcome | Sliced[Outcome]:
+        """Take the next committed entry.
+
+        Args:
+            entry: At ``applied_index + 1``.
+            now: Monotonic seconds.
+
+        Returns:
+            What it led to; of a huge command work in slices that leads to it, to be driven to its
+            end before the next entry.
+
+        Raises:
+            CommandError: This member does not understand what its peers may; nothing was changed,
+                and it must stop.
+        """
+        assert entry.index == self.applied_index + 1, "entries are applied one after the other"
+        assert not self._busy, "an entry is applied in the middle of another"
+        # Only commands (kind 0) mean anything here; the others are Raft's own.
+        if entry.kind:
+            self._advance(entry)
+            return Outcome(0, 0, 0, entry.index, None, self.store.revision)
+        command = decode(entry.data)
+        body = decode_body(command)
+        verdict = self.origins.admit(
+            command.member, command.incarnation, command.sequence, command.low_watermark
+        )
+        response: Record | KvError | None
+        if verdict:
+            response = None if verdict == Verdict.DUPLICATE else ErrorKind.STOPPED.error()
+            outcome = self._conclude(command, entry, response)
+            outcome.duplicate = verdict == Verdict.DUPLICATE
+            return outcome
+        try:
+            if type(body) is PutRequest:
+                response = self._put(body)
+            else:
+                work = self._work(command, body, entry, now)
+                try:
+                    next(work)
+                except StopIteration as stop:
+                    response = stop.value
+                else:
+                    self._busy = True
+                    return self._rest(work, command, entry)
+        except KvError as error:
+            response = self._refused(error)
+        return self._conclude(command, entry, response)
+
+    def _rest(
+        self, work: Sliced[Record | None], command: Command, entry: "Entry"
+    ) -> Sliced[Outcome]:
+        """The slices of a command after its first."""
+        response: Record | KvError | None
+        try:
+            response = yield from work
+        except KvError as error:
+            response = self._refused(error)
+        self._busy = False
+        return self._conclude(command, entry, response)
+
+    def _conclude(
+        self, command: Command, entry: "Entry", response: Record | KvError | None
+    ) -> Outcome:
+        self._advance(entry)
+        return Outcome(
+            command.member,
+            command.incarnation,
+            command.sequence,
+            entry.index,
+            response,
+            self.store.revision,
+        )
+
+    def _advance(self, entry: "Entry") -> None:
+        assert not self.store.dirty, "an entry is done and has not published what it wrote"
+        self.applied_index = entry.index
+        self.applied_term = entry.term
+
+    def _refused(self, error: KvError) -> KvError:
+        assert not self.store.dirty, "a refused command has changed something"
+        self.effects_hash = extend_by_error(self.effects_hash, self.store.revision, error)
+        # The traceback holds this frame, which holds the error: a cycle that only the collector
+        # would undo.
+        return error.with_traceback(None)
+
+    def _work(
+        self, command: Command, body: Body, entry: "Entry", now: float
+    ) -> Sliced[Record | None]:
+        """Everything but a put, by its kind."""
+        match body:
+            case TxnRequest():
+                return (yield from self._txn(body))
+            case DeleteRangeRequest():
+                return (yield from self._delete_range(body))
+            case LeaseRevokeRequest():
+                self._refuse_if_corrupt()
+                yield from self._end_lease(LeaseId(body.ID))
+                self._hash_command(command)
+                return LeaseRevokeResponse()
+            case LeaseExpire():
+                return (yield from self._lease_expire(body, command, entry.term))
+            case CompactionRequest():
+                self._refuse_if_corrupt()
+                self.store.compact(body.revision)
+                response: Record | None = CompactionResponse()
+            case LeaseGrantRequest():
+                self._refuse_if_full()
+                lease = self.lessor.grant(LeaseId(body.ID), body.TTL, now)
+                response = LeaseGrantResponse(None, lease.id, lease.ttl_seconds)
+            case LeaseCheckpoint():
+                self._lease_checkpoint(body, entry.term)
+                response = None
+            case AlarmRequest():
+                response = self._alarm(body)
+            case PublishMember():
+                self._publish_member(body)
+                response = None
+            case ClusterVersion():
+                self.cluster_version = body.version
+                response = None
+            case PutRequest():
+                raise AssertionError("a put needs no slices")
+            case _:
+                assert_never(body)
+        self._hash_command(command)
+        return response
+
+    # --- keys
+    # --------------------------------------------------------------------------------------
+
+    def _put(self, request: PutRequest) -> PutResponse:
+        if self._refuses_puts:
+            self._refuse_if_full()
+        store = self.store
+        previous = put(store, self.lessor, request)
+        record = store.last
+        store.publish()
+        assert record is not None, "a put wrote nothing"
+        self.effects_hash = extend_by_version(self.effects_hash, record)
+        self._hub.publish(record.mod_revision, [record])
+        return PutResponse(None, previous if request.prev_kv else None)
+
+    def _delete_range(self, request: DeleteRangeRequest) -> Sliced[DeleteRangeResponse]:
+        self._refuse_if_corrupt()
+        if not request.key:
+            raise ErrorKind.EMPTY_KEY.error()
+        deleted = yield from delete_range(self.store, self.lessor, request, self._budget)
+        yield from self._publish()
+        return DeleteRangeResponse(None, len(deleted), deleted if request.prev_kv else [])
+
+    def _txn(self, request: TxnRequest) -> Sliced[TxnResponse]:
+        if self._corrupt and has_writes(request):
+            raise ErrorKind.CORRUPT.error()
+        if self._refuses_puts and has_puts(request):
+            raise ErrorKind.NO_SPACE.error()
+        response = yield from execute_txn(self.store, self.lessor, request, self._budget)
+        yield from self._publish()
+        return response
+
+    def _publish(self) -> Sliced[None]:
+        """Make what was written visible at once, having hashed it in slices."""
+        store = self.store
+        if not store.dirty:
+            return
+        handed: list[KeyValue] = []
+        too_many = False
+        records, ordinal = store.log_unpublished(store.log_end, _STEP)
+        while records:
+            crc = self.effects_hash
+            for record in records:
+                crc = extend_by_version(crc, record)
+            self.effects_hash = crc
+            too_many = too_many or len(handed) + len(records) > self._limits.watch_records_max
+            if not too_many:
+                handed += records
+            if len(records) < _STEP:
+                break
+            if self._budget.spent():
+                yield
+            records, ordinal = store.log_unpublished(ordinal, _STEP)
+        store.publish()
+        if too_many:
+            self._hub.publish_range(store.revision)
+        else:
+            self._hub.publish(store.revision, handed)
+
+    # --- leases
+    # ------------------------------------------------------------------------------------
+
+    def _end_lease(self, lease_id: LeaseId) -> Sliced[None]:
+        """End a lease and delete its keys, in key order, at one revision."""
+        keys = self.lessor.revoke(lease_id)
+        yield from delete_keys(self.store, self.lessor, keys, self._budget)
+        yield from self._publish()
+
+    def _lease_expire(
+        self, request: LeaseExpire, command: Command, term: int
+    ) -> Sliced[Record | None]:
+        self._refuse_if_corrupt()
+        # A leader that was paused must not end what its successor has renewed meanwhile.
+        if request.term != term:
+            return None
+        for place, lease_id in enumerate(request.ids):
+            if place and self._budget.spent():
+                yield
+            if self.lessor.exists(LeaseId(lease_id)):
+                yield from self._end_lease(LeaseId(lease_id))
+        self._hash_command(command)
+        return None
+
+    def _lease_checkpoint(self, request: LeaseCheckpoint, term: int) -> None:
+        # For the same reason: by now the lease may have been renewed, and this would shorten it.
+        if request.term != term:
+            return
+        for lease_id, remaining in zip(request.ids, request.remaining_seconds, strict=False):
+            self.lessor.checkpoint(LeaseId(lease_id), remaining)
+
+    # --- cluster
+    # -----------------------------------------------------------------------------------
+
+    def _alarm(self, request: AlarmRequest) -> AlarmResponse:
+        wanted = request.alarm
+        if request.action == AlarmAction.GET:
+            every = wanted == AlarmType.NONE
+            return AlarmResponse(None, [at for at in self.alarms if every or at.alarm == wanted])
+        alarm = AlarmMember(request.memberID, wanted)
+        raised = alarm in self.alarms
+        if request.action == AlarmAction.ACTIVATE and wanted != AlarmType.NONE:
+            if not raised:
+                self.set_alarms((*self.alarms, alarm))
+            return AlarmResponse(None, [alarm])
+        if request.action == AlarmAction.DEACTIVATE and raised:
+            self.set_alarms(tuple(other for other in self.alarms if other != alarm))
+            return AlarmResponse(None, [alarm])
+        return AlarmResponse()
+
+    def set_alarms(self, alarms: tuple[AlarmMember, ...]) -> None:
+        """Let these alarms, and what they forbid, hold from now on."""
+        self.alarms = tuple(sorted(alarms, key=lambda alarm: (alarm.memberID, alarm.alarm)))
+        types = {alarm.alarm for alarm in self.alarms}
+        self._corrupt = AlarmType.CORRUPT in types
+        self._refuses_puts = self._corrupt or AlarmType.NOSPACE in types
+
+    def _publish_member(self, request: PublishMember) -> None:
+        member_id = MemberId(request.member_id)
+        member = self.members.get(member_id)
+        if member is None:
+            raise ErrorKind.MEMBER_NOT_FOUND.error()
+        self.members[member_id] = Member(
+            member.ID, request.name, member.peerURLs, tuple(request.client_urls), member.isLearner
+        )
+
+    # --- refusals and the hash
+    # ---------------------------------------------------------------------
+
+    def _refuse_if_corrupt(self) -> None:
+        if self._corrupt:
+            raise ErrorKind.CORRUPT.error()
+
+    def _refuse_if_full(self) -> None:
+        self._refuse_if_corrupt()
+        if self._refuses_puts:
+            raise ErrorKind.NO_SPACE.error()
+
+    def _hash_command(self, command: Command) -> None:
+        self.effects_hash = extend_by_command(
+            self.effects_hash, self.store.revision, command.kind, bytes(command.body)
+        )
