@@ -7,7 +7,7 @@ import random
 import secrets
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvstore.api.front_door import ApiLimits, FrontDoor
 from kvstore.errors import KvstoreError
@@ -108,7 +108,8 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
     try:
         await door.start(config.listen_client_urls)
         readiness = asyncio.ensure_future(node.ready.wait())
-        await asyncio.wait({readiness, stopping, node.failed}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {stopping, node.failed}
+        await asyncio.wait({readiness, *ends}, return_when=asyncio.FIRST_COMPLETED)
         if node.ready.is_set():
             log.info(
                 "ready to serve client requests: member %x (%s) of cluster %x at %s",

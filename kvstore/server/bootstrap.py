@@ -206,8 +206,8 @@ async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
                     f"member {identity.member_id:x} ({config.name}) is known to its cluster, but "
                     f"{config.data_dir} is empty: a member that lost its data must not come back "
                     "under its old id. Restore the directory, or remove the member and add it "
-                    "anew: POST /v3/cluster/member/remove and /v3/cluster/member/add, then start with "
-                    "--initial-cluster-state existing"
+                    "anew: POST /v3/cluster/member/remove and /v3/cluster/member/add, then start "
+                    "with --initial-cluster-state existing"
                 )
 
 
