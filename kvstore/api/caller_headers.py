@@ -1,0 +1,48 @@
+"""Who calls, by the headers that etcd's gateway reads (``Grpc-Metadata-X`` is metadata ``x``)."""
+
+import re
+from typing import Final
+
+from multidict import MultiMapping, istr
+
+from kvstore.errors import Code, KvError
+from kvstore.service.caller import ANYBODY, Caller
+
+_AUTHORIZATION: Final = istr("Authorization")
+_METADATA_AUTHORIZATION: Final = istr("Grpc-Metadata-Authorization")
+_TOKEN: Final = istr("Grpc-Metadata-Token")
+_TIMEOUT: Final = istr("Grpc-Timeout")
+_HAS_LEADER: Final = istr("Grpc-Metadata-Hasleader")
+_BEARER: Final = "Bearer "
+
+_TIMEOUT_TEXT: Final = re.compile(r"(-?[0-9]{1,18})([HMSmun])")
+_UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+def caller_of(headers: MultiMapping[str]) -> Caller:
+    """The caller behind a request.
+
+    Raises:
+        KvError: the timeout cannot be read.
+    """
+    token = headers.get(_TOKEN)
+    if token is None:
+        token = headers.get(_AUTHORIZATION)
+    if token is None:
+        token = headers.get(_METADATA_AUTHORIZATION)
+    timeout = headers.get(_TIMEOUT)
+    has_leader = headers.get(_HAS_LEADER)
+    if token is None and timeout is None and has_leader is None:
+        return ANYBODY
+    return Caller(
+        token.removeprefix(_BEARER) if token else None,
+        None if timeout is None else _seconds(timeout),
+        has_leader == "true",
+    )
+
+
+def _seconds(text: str) -> float:
+    match = _TIMEOUT_TEXT.fullmatch(text)
+    if match is None:
+        raise KvError(Code.INVALID_ARGUMENT, f"invalid grpc-timeout: {text}")
+    return max(0.0, int(match[1]) * _UNIT_SECONDS[match[2]])

@@ -1,0 +1,70 @@
+"""aiohttp's connections, quieter: what a client does wrong is counted, not logged with a stack."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from kvstore.api.limits import ApiLimits, Counters
+
+log = logging.getLogger("kvstore.api")
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class HttpServer(web.Server):
+    """Makes connections, and knows those that are open.
+
+    Args:
+        handler: answers a request.
+        limits: for idle connections and refused bodies.
+        counters: what is counted.
+        on_lost: called when a connection is gone.
+    """
+
+    def __init__(
+        self, handler: Handler, limits: ApiLimits, counters: Counters, on_lost: Callable[[], None]
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "access_log": None,
+            # What is stored has no content encoding, and a small body must not become a large one.
+            "auto_decompress": False,
+            "keepalive_timeout": limits.idle_seconds,
+            "lingering_time": limits.linger_seconds,
+            "logger": log,
+        }
+        # A handler whose client went away is cancelled: nobody will read the answer, and a watch
+        # would otherwise go on until it has something to say.
+        super().__init__(handler, handler_cancellation=True, **self._options)
+        self.counters = counters
+        self.on_lost = on_lost
+
+    def __call__(self) -> "HttpConnection":
+        """A new connection."""
+        loop = asyncio.get_running_loop()
+        return HttpConnection(self, loop=loop, **self._options)
+
+
+class HttpConnection(web.RequestHandler):
+    """One connection."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: HttpServer, **options: Any) -> None:
+        super().__init__(owner, **options)
+        self._owner = owner
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It is gone."""
+        super().connection_lost(exc)
+        self._owner.on_lost()
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A request that is not HTTP is the client's mistake; all else is ours, and is logged."""
+        if isinstance(kw.get("exc_info"), HttpProcessingError):
+            self._owner.counters.malformed += 1
+        else:
+            super().log_exception(*args, **kw)

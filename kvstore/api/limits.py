@@ -1,0 +1,77 @@
+"""What clients may use of the front door, and what it counts."""
+
+from typing import Final
+
+import msgspec
+
+KIB: Final = 1024
+ENVELOPE_BYTES: Final = 512 * KIB
+"""How much longer than the largest write a request may be, as etcd's receive limit has it."""
+
+
+class ApiLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients may use; each has a test at its edge."""
+
+    max_request_bytes: int = 1536 * KIB
+    """Most bytes of one write."""
+    max_txn_ops: int = 128
+    """Most operations of a transaction; bounds the JSON values of a request."""
+    max_connections: int = 20_000
+    """Most connections at a time; one more is answered 503 and closed."""
+    watch_bytes_max: int = 1024 * KIB
+    """Most bytes of events encoded at a time for one watch stream."""
+    head_seconds: float = 10.0
+    """How long the first head of a connection may take."""
+    body_seconds: float = 30.0
+    """How long a body may take."""
+    stall_seconds: float = 60.0
+    """How long a client may take nothing of its answer."""
+    idle_seconds: float = 120.0
+    """How long a connection may be idle between requests, or take over a later head."""
+    linger_seconds: float = 2.0
+    """How long the rest of a refused body is read, so that the client gets to see the answer."""
+
+    @property
+    def raw_body_bytes_max(self) -> int:
+        """Most bytes of a body whose bytes are a value."""
+        return self.max_request_bytes + ENVELOPE_BYTES
+
+    @property
+    def json_body_bytes_max(self) -> int:
+        """Most bytes of a JSON body: base64 makes four of three."""
+        return self.raw_body_bytes_max * 4 // 3 + 64 * KIB
+
+    @property
+    def json_values_max(self) -> int:
+        """Most JSON values of a body: a comparison has seven, an operation up to fifteen."""
+        return 64 * self.max_txn_ops + 8192
+
+
+class Counters:
+    """Plain numbers, for whoever exports them."""
+
+    __slots__ = (
+        "answers",
+        "connections_accepted",
+        "connections_open",
+        "connections_refused",
+        "late_heads",
+        "malformed",
+        "requests",
+        "streams_open",
+        "surprises",
+    )
+
+    def __init__(self) -> None:
+        self.answers: dict[int, int] = {}
+        """Unary answers by HTTP status."""
+        self.connections_accepted = 0
+        self.connections_open = 0
+        self.connections_refused = 0
+        self.late_heads = 0
+        self.malformed = 0
+        """Requests that are not HTTP."""
+        self.requests = 0
+        self.streams_open = 0
+        self.surprises = 0
+        """Requests that failed by a mistake of ours."""

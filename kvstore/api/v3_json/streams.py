@@ -1,0 +1,184 @@
+"""The streaming calls: watch and lease keep-alive, one JSON object a line.
+
+As etcd's gateway has them: the end of the body ends a keep-alive stream after its last answer, but
+not a watch, which ends with the connection. A body that is not a sequence of requests is read no
+further; what it asked for until there goes on.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from kvstore.api.backend import Service, WatchFeed
+from kvstore.api.exchange import Exchange
+from kvstore.api.v3_json.decode import decode
+from kvstore.api.v3_json.encode import encode, encode_header, encode_key_value, encode_slices
+from kvstore.api.v3_json.sequence import JsonSequence
+from kvstore.api.wait import Waiter
+from kvstore.budget import Budget
+from kvstore.errors import KvError
+from kvstore.service.caller import Caller
+from kvstore.types import (
+    Event,
+    EventType,
+    LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse,
+    Record,
+    ResponseHeader,
+    WatchRequest,
+    WatchResponse,
+)
+
+R = TypeVar("R", bound=Record)
+
+EVENTS_AT_ONCE: Final = 256
+"""A response with more events than this leaves in parts."""
+
+_SHARED_EVENTS_MAX: Final = 1024
+_SHARED_EVENT_BYTES_MAX: Final = 4096
+
+
+class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stream may hold on to."""
+
+    request_bytes_max: int
+    """Bytes of one request object."""
+    watch_bytes_max: int
+    """Bytes of events encoded at a time."""
+
+
+class SharedEvents:
+    """Events that were encoded a moment ago: watchers of the same key get the same bytes.
+
+    Bounded: small events only, and all are forgotten when it is full.
+    """
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self) -> None:
+        # The record is kept beside its bytes, so that its id cannot become another one's.
+        self._encoded: dict[int, tuple[Event, bytes]] = {}
+
+    def encode(self, event: Event) -> bytes:
+        """The event's JSON."""
+        item = event.kv
+        if item is None or event.prev_kv is not None:
+            return encode(event)
+        name = id(item)
+        known = self._encoded.get(name)
+        if known is not None:
+            return known[1]
+        if event.type is EventType.PUT:
+            encoded = b'{"kv":%b}' % encode_key_value(item)
+        else:
+            encoded = b'{"type":"DELETE","kv":%b}' % encode_key_value(item)
+        if len(encoded) <= _SHARED_EVENT_BYTES_MAX:
+            if len(self._encoded) >= _SHARED_EVENTS_MAX:
+                self._encoded.clear()
+            self._encoded[name] = (event, encoded)
+        return encoded
+
+    def line(self, response: WatchResponse) -> bytes:
+        """A watch response as one line of the stream."""
+        events = response.events
+        if not events or response.canceled or response.created or response.fragment:
+            return b'{"result":%b}\n' % encode(response)
+        watch_id = b'"watch_id":"%d",' % response.watch_id if response.watch_id else b""
+        return b'{"result":{"header":%b,%b"events":[%b]}}\n' % (
+            encode_header(response.header or ResponseHeader()),
+            watch_id,
+            b",".join([self.encode(event) for event in events]),
+        )
+
+
+class Streams:
+    """The streaming calls of one service.
+
+    Args:
+        service: what is asked.
+        limits: of each stream.
+        new_budget: makes the budget of a slice of work.
+    """
+
+    def __init__(
+        self, service: Service, limits: StreamLimits, new_budget: Callable[[], Budget]
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._new_budget = new_budget
+        self._shared = SharedEvents()
+
+    async def keep_alive(self, exchange: Exchange, caller: Caller) -> None:
+        """Answer each LeaseKeepAliveRequest in turn, until the body ends."""
+        requests = self._requests(LeaseKeepAliveRequest, exchange)
+        async with contextlib.aclosing(requests):
+            async for request in requests:
+                waiter = Waiter()
+                self._service.lease_keep_alive(request, caller, waiter)
+                outcome: LeaseKeepAliveResponse | KvError = await waiter.wait()
+                if isinstance(outcome, KvError):
+                    raise outcome
+                await exchange.send([b'{"result":%b}\n' % encode(outcome)])
+
+    async def watch(self, exchange: Exchange, caller: Caller) -> None:
+        """Carry requests to a watch stream and its responses back, until the connection ends."""
+        ready = asyncio.Event()
+        feed = self._service.open_watch(caller, ready.set)
+        reader = asyncio.create_task(self._read_watch_requests(exchange, feed, ready))
+        try:
+            budget = self._new_budget()
+            while True:
+                ready.clear()
+                budget.renew()
+                responses = feed.take(budget, self._limits.watch_bytes_max)
+                if responses:
+                    await self._send(exchange, responses)
+                    # A client that reads as fast as we write must not keep the loop to itself.
+                    await asyncio.sleep(0)
+                else:
+                    await ready.wait()
+        finally:
+            feed.close()
+            reader.cancel()
+            await asyncio.wait([reader])
+
+    async def _read_watch_requests(
+        self, exchange: Exchange, feed: WatchFeed, ready: asyncio.Event
+    ) -> None:
+        requests = self._requests(WatchRequest, exchange)
+        with contextlib.suppress(ConnectionError):
+            async with contextlib.aclosing(requests):
+                async for request in requests:
+                    feed.request(request)
+                    ready.set()
+
+    async def _requests(self, message: type[R], exchange: Exchange) -> AsyncGenerator[R, None]:
+        """The requests in a body, until it ends or is not a sequence of requests any more."""
+        sequence = JsonSequence(self._limits.request_bytes_max)
+        while not sequence.is_broken and (piece := await exchange.receive()):
+            for text in sequence.feed(piece):
+                try:
+                    request = decode(message, text)
+                except KvError:
+                    return
+                yield request
+
+    async def _send(self, exchange: Exchange, responses: list[WatchResponse]) -> None:
+        lines: list[bytes] = []
+        for response in responses:
+            if len(response.events) <= EVENTS_AT_ONCE:
+                lines.append(self._shared.line(response))
+                continue
+            if lines:
+                await exchange.send(lines)
+                lines = []
+            await exchange.send_part(b'{"result":', last=False)
+            for part in encode_slices(response):
+                await exchange.send_part(part, last=False)
+                await asyncio.sleep(0)
+            await exchange.send_part(b"}\n", last=True)
+        if lines:
+            await exchange.send(lines)
