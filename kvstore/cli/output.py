@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from kvstore.types import KeyValue, Record
+import msgspec
+
+from kvstore.types import KeyValue
 
 
 def write_line(*parts: bytes) -> None:
@@ -20,7 +22,7 @@ def write_pair(pair: KeyValue, *, keys: bool = True, values: bool = True) -> Non
         write_line(pair.value)
 
 
-def write_json(message: Record) -> None:
+def write_json(message: msgspec.Struct) -> None:
     """Write a whole answer as one line of v3 JSON."""
     from kvstore.client import json_codec
 

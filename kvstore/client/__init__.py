@@ -3,14 +3,5 @@
 from kvstore.client.client import Client, prefix_end
 from kvstore.client.transport import UnreachableError
 from kvstore.client.watch import Watch, WatchCanceledError
-from kvstore.errors import KvError, UnknownOutcomeError
 
-__all__ = [
-    "Client",
-    "KvError",
-    "UnknownOutcomeError",
-    "UnreachableError",
-    "Watch",
-    "WatchCanceledError",
-    "prefix_end",
-]
+__all__ = ["Client", "UnreachableError", "Watch", "WatchCanceledError", "prefix_end"]

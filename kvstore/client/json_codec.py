@@ -16,27 +16,26 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from kvstore.errors import Code, KvError
-from kvstore.types import Record
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=msgspec.Struct)
 
 
-def encode(message: Record) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     """The JSON bytes of a request."""
     return msgspec.json.encode(to_object(message))
 
 
-def to_object(message: Record) -> dict[str, Any]:
+def to_object(message: msgspec.Struct) -> dict[str, Any]:
     """A message as JSON objects; bytes stay bytes, for msgspec writes them as base64."""
     found: dict[str, Any] = {}
     for name in message.__struct_fields__:
         value = getattr(message, name)
-        if isinstance(value, Record):
+        if isinstance(value, msgspec.Struct):
             found[name] = to_object(value)
         elif isinstance(value, list | tuple):
             if value:
                 found[name] = [
-                    to_object(item) if isinstance(item, Record) else item for item in value
+                    to_object(item) if isinstance(item, msgspec.Struct) else item for item in value
                 ]
         elif isinstance(value, enum.IntEnum):
             if value:
@@ -75,13 +74,13 @@ def from_object(message: type[R], found: Any) -> R:
 
 
 @functools.cache
-def _is_optional(message: type[Record], name: str) -> bool:
+def _is_optional(message: type[msgspec.Struct], name: str) -> bool:
     """Whether a field tells "not given" from its type's zero (the operands of a compare do)."""
     return types.NoneType in get_args(get_type_hints(message)[name])
 
 
 @functools.cache
-def _plan(message: type[Record]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+def _plan(message: type[msgspec.Struct]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
     hints = get_type_hints(message)
     return tuple((name, _converter(hints[name])) for name in message.__struct_fields__)
 
@@ -101,7 +100,7 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
         return _from_base64
     if isinstance(hint, type) and issubclass(hint, enum.IntEnum):
         return lambda value: hint[value] if isinstance(value, str) else hint(value)
-    if isinstance(hint, type) and issubclass(hint, Record):
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return functools.partial(from_object, hint)
     assert hint in (int, str, bool), f"no rule to read {hint}"
     plain: Callable[[Any], Any] = hint
