@@ -92,6 +92,17 @@ class AlarmAction(enum.IntEnum):
     DEACTIVATE = 2
 
 
+# Enums that clients send may hold any number (proto3 enums are open): the number is kept, and what
+# it means is decided where it is used.
+AnySortOrder: TypeAlias = Annotated[int, msgspec.Meta(extra={"wire": SortOrder})]
+AnySortTarget: TypeAlias = Annotated[int, msgspec.Meta(extra={"wire": SortTarget})]
+AnyCompareResult: TypeAlias = Annotated[int, msgspec.Meta(extra={"wire": CompareResult})]
+AnyCompareTarget: TypeAlias = Annotated[int, msgspec.Meta(extra={"wire": CompareTarget})]
+AnyFilterType: TypeAlias = Annotated[int, msgspec.Meta(extra={"wire": FilterType})]
+AnyAlarmType: TypeAlias = Annotated[int, msgspec.Meta(extra={"wire": AlarmType})]
+AnyAlarmAction: TypeAlias = Annotated[int, msgspec.Meta(extra={"wire": AlarmAction})]
+
+
 class Record(msgspec.Struct, array_like=True, gc=False):
     """Base of all messages.
 
@@ -136,8 +147,8 @@ class RangeRequest(Record):
     range_end: bytes = b""
     limit: Int64 = 0
     revision: Int64 = 0
-    sort_order: SortOrder | int = SortOrder.NONE
-    sort_target: SortTarget | int = SortTarget.KEY
+    sort_order: AnySortOrder = SortOrder.NONE
+    sort_target: AnySortTarget = SortTarget.KEY
     serializable: bool = False
     keys_only: bool = False
     count_only: bool = False
@@ -193,8 +204,8 @@ class DeleteRangeResponse(Record):
 class Compare(Record):
     """One condition of a transaction. At most one of the five operands is set (None: not given)."""
 
-    result: CompareResult | int = CompareResult.EQUAL
-    target: CompareTarget | int = CompareTarget.VERSION
+    result: AnyCompareResult = CompareResult.EQUAL
+    target: AnyCompareTarget = CompareTarget.VERSION
     key: bytes = b""
     version: Int64 | None = None
     create_revision: Int64 | None = None
@@ -269,7 +280,7 @@ class WatchCreateRequest(Record):
     range_end: bytes = b""
     start_revision: Int64 = 0
     progress_notify: bool = False
-    filters: list[FilterType | int] = []
+    filters: list[AnyFilterType] = []
     prev_kv: bool = False
     watch_id: Int64 = 0
     fragment: bool = False
@@ -415,15 +426,15 @@ class AlarmMember(FrozenRecord, frozen=True):
     """One raised alarm."""
 
     memberID: Uint64 = 0
-    alarm: AlarmType | int = AlarmType.NONE
+    alarm: AnyAlarmType = AlarmType.NONE
 
 
 class AlarmRequest(Record):
     """Raise, clear or list alarms."""
 
-    action: AlarmAction | int = AlarmAction.GET
+    action: AnyAlarmAction = AlarmAction.GET
     memberID: Uint64 = 0
-    alarm: AlarmType | int = AlarmType.NONE
+    alarm: AnyAlarmType = AlarmType.NONE
 
 
 class AlarmResponse(Record):

@@ -95,7 +95,8 @@ def _field(name: str, hint: Any) -> Field:
         if base is not int:
             return _field(name, base)
         wire = next(n.extra["wire"] for n in notes if isinstance(n, msgspec.Meta) and n.extra)
-        return Field(name, _WIRE[wire])
+        # An open enum is an int whose note is the enum.
+        return _plain_field(name, wire) if isinstance(wire, type) else Field(name, _WIRE[wire])
     return _plain_field(name, hint)
 
 
