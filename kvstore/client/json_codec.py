@@ -11,7 +11,7 @@ import enum
 import functools
 import types
 from collections.abc import Callable
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -81,15 +81,16 @@ def _is_optional(message: type[msgspec.Struct], name: str) -> bool:
 
 @functools.cache
 def _plan(message: type[msgspec.Struct]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-    hints = get_type_hints(message)
+    hints = get_type_hints(message, include_extras=True)
     return tuple((name, _converter(hints[name])) for name in message.__struct_fields__)
 
 
 def _converter(hint: Any) -> Callable[[Any], Any]:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        # X | None, or an enum that tolerates numbers it does not know: the first part decides.
-        return _converter(get_args(hint)[0])
+        return _converter(get_args(hint)[0])  # X | None
+    if origin is Annotated:
+        return _annotated(*get_args(hint))
     if origin is list:
         item = _converter(get_args(hint)[0])
         return lambda values: [item(value) for value in values]
@@ -105,6 +106,16 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
     assert hint in (int, str, bool), f"no rule to read {hint}"
     plain: Callable[[Any], Any] = hint
     return plain
+
+
+def _annotated(plain: Any, meta: msgspec.Meta) -> Callable[[Any], Any]:
+    """An integer, or an open enum: names become numbers, numbers are kept, known or not."""
+    wire = (meta.extra or {}).get("wire")
+    if not isinstance(wire, type):
+        return _converter(plain)
+    names: type[enum.IntEnum] = wire
+    numbers = {member.value: member for member in names}
+    return lambda value: names[value] if isinstance(value, str) else numbers.get(value, value)
 
 
 def _from_base64(text: str) -> bytes:
