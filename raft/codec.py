@@ -58,7 +58,10 @@ from raft.types import (
 )
 
 INTEGER_MAX: Final = 2**63 - 1
-"""No id, term, index or number may exceed it: every language can hold it."""
+"""No term, index or number may exceed it: every language can hold it."""
+
+NODE_ID_MAX: Final = 2**64 - 1
+"""Node ids are etcd's member ids: the whole range of an unsigned integer."""
 
 _AFTER_CRC: Final = struct.Struct("<B3xQQ")
 _CRC: Final = struct.Struct("<I")
@@ -213,7 +216,7 @@ def decode_message(data: bytes) -> Message:
         frame: _Frame = _decode_frame(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CodecError(f"not a message: {error}") from error
-    if not 0 < frame.sender <= INTEGER_MAX or not 0 < frame.receiver <= INTEGER_MAX:
+    if not 0 < frame.sender <= NODE_ID_MAX or not 0 < frame.receiver <= NODE_ID_MAX:
         raise CodecError(f"no node ids: sender {frame.sender}, receiver {frame.receiver}")
     for name in _INTEGER_FIELDS[type(frame)]:
         if not 0 <= getattr(frame, name) <= INTEGER_MAX:
@@ -279,6 +282,6 @@ def _check_configuration(configuration: Configuration) -> None:
 def _check_ids(ids: tuple[NodeId, ...]) -> None:
     before = 0
     for node_id in ids:
-        if not before < node_id <= INTEGER_MAX:
+        if not before < node_id <= NODE_ID_MAX:
             raise CodecError(f"node ids must be positive, rising and unique, not {ids}")
         before = node_id
