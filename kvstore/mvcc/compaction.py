@@ -1,18 +1,17 @@
 """What compaction takes, and how it is found without looking at every key.
 
-Kept at a compacted revision R: of each key its newest version at or below R, unless that is a
-tombstone; a tombstone exactly at R, so that a watch from R sees that delete; and everything above
-R.
+Kept at a compacted revision R: everything written at R or later, so that a watch from R misses
+nothing; and of each key that was not written at R its newest version below, unless it is a
+tombstone.
 
-Since the last compaction (at Q) left each key at most one version at or below Q, a version there
-becomes garbage only if its key was written again in (Q, R], or if it is a tombstone at Q itself.
-So the sweep walks the log from Q to R and looks at the keys that it
-meets: its cost follows what was written, not what is stored. Example, Q = 3, R = 6::
+Since the last compaction (at Q) left each key at most one version below Q, a version from then can
+become garbage only if its key was written again since; and a tombstone only if it was written at Q
+or later. So the sweep walks the log from Q to R and looks at the keys that it meets: its cost
+follows what was written, not what is stored. Example, Q = 3, R = 6::
 
     revision   1      3      4      5      6        8
     log        put a  put b  put a  del b  del c    put a
-    sweep      a@1 goes at a@4 (superseded), b@3 goes at b@5, b@5 goes (a tombstone below 6), c@6
-    stays
+    sweep      a@1 goes at a@4 (superseded), b@3 goes at b@5, b@5 goes (a tombstone), c@6 stays
 """
 
 from typing import Final
@@ -40,8 +39,10 @@ def sweep(log: RevisionLog, index: KeyIndex, start: int, stop: int, revision: in
                 log.remove(ordinal)
                 index.remove(record.key)
             continue
-        while versions.ordinals[versions.first] < ordinal:
-            log.remove(versions.ordinals[versions.first])
+        while (oldest := versions.ordinals[versions.first]) < ordinal:
+            if record.mod_revision == revision and log.revision_of(oldest) == revision:
+                break
+            log.remove(oldest)
             versions.drop_oldest()
         if expired:
             log.remove(ordinal)

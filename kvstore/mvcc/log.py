@@ -175,12 +175,12 @@ class RevisionLog:
         return found, min(stop, max(start, (self._base + place) << BLOCK_BITS))
 
     def take(self, start: int, stop: int, count: int) -> tuple[list[KeyValue], int]:
-        """As ``walk``, without the ordinals; a stretch without holes is one copy."""
-        if count > 0 and start >> BLOCK_BITS >= self._base:
-            block = self._blocks[(start >> BLOCK_BITS) - self._base] if start < stop else None
+        """As ``walk``, without the ordinals; a stretch of one block without holes is one copy."""
+        low = start & _SLOT_MASK
+        high = low + min(count, stop - start)
+        if low < high <= BLOCK_SLOTS and start >> BLOCK_BITS >= self._base:
+            block = self._blocks[(start >> BLOCK_BITS) - self._base]
             if block is not None and block.offsets is None and not block.dead:
-                low = start & _SLOT_MASK
-                high = min(low + count, BLOCK_SLOTS, low + stop - start)
                 # Without holes every slot is a record.
                 return block.records[low:high], start + high - low  # type: ignore[return-value]
         pairs, ordinal = self.walk(start, stop, count)

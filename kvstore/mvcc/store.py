@@ -165,15 +165,13 @@ class Store:
         """
         index = self._index
         for record in records:
-            if record.mod_revision > compacted_revision:
+            if record.mod_revision >= compacted_revision:
                 yield record
-                continue
-            versions = index.versions(record.key)
-            assert versions is not None, "a retained version's key is known"
-            if index.last_at(versions, compacted_revision) is record and (
-                record.version or record.mod_revision == compacted_revision
-            ):
-                yield record
+            elif record.version:
+                versions = index.versions(record.key)
+                assert versions is not None, "a retained version's key is known"
+                if index.last_at(versions, compacted_revision) is record:
+                    yield record
 
     # --- Writing --------------------------------------------------------------------------------
 
