@@ -45,6 +45,11 @@ def examples(nodes: Sequence[Node]) -> list[str]:
     ]
 
 
+def _pid(child: Child) -> str:
+    """Of one that was brought back by hand we know no process id."""
+    return str(child.pid) if child.is_alive() else "?"
+
+
 def _role(state: State) -> str:
     if state.error:
         return "down"
@@ -73,7 +78,7 @@ class PlainView:
             role = _role(state)
             if role != self._last.get(node.name, "down"):
                 term = f", term {state.term}" if not state.error else ""
-                print(f"{node.name} {node.client_url} pid {child.pid}: {role}{term}", flush=True)
+                print(f"{node.name} {node.client_url} pid {_pid(child)}: {role}{term}", flush=True)
             self._last[node.name] = role
 
     def ready(self, nodes: Sequence[Node]) -> None:
@@ -136,7 +141,7 @@ class LiveView:
                 node.client_url.removeprefix("http://"),
                 role,
                 *numbers,
-                str(child.pid),
+                _pid(child),
                 style=styles[role],
             )
         return table
