@@ -1,0 +1,1 @@
+"""Does it hold in real processes, on real sockets and disks, when they are killed?"""
