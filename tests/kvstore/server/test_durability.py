@@ -1,0 +1,104 @@
+"""Every acknowledged write survives whatever happens to the members, on disks that forget
+everything that was not synced.
+"""
+
+import asyncio
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.scenario import run_scenario, scenario
+from tests.support.writer import check_kept, writers
+
+ROUNDS = 6
+
+
+async def crash_leader(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    leader.crash()
+    await cluster.wait_leader()
+    await asyncio.sleep(cluster.rng.uniform(0, 2))
+    await leader.start()
+
+
+async def crash_follower(cluster: Cluster) -> None:
+    follower = cluster.rng.choice(await cluster.followers())
+    follower.crash()
+    await asyncio.sleep(cluster.rng.uniform(0, 2))
+    await follower.start()
+
+
+async def crash_all(cluster: Cluster) -> None:
+    for host in cluster.hosts:
+        host.crash()
+    await asyncio.sleep(cluster.rng.uniform(0, 0.5))
+    for host in cluster.hosts:
+        await host.start()
+
+
+async def pause_leader(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    leader.pause(5.0)
+    await cluster.wait_leader(other_than=leader)
+    await asyncio.sleep(5.5)
+
+
+async def isolate_leader(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    cluster.wire.isolate(leader.member_id)
+    await cluster.wait_leader(other_than=leader)
+    await asyncio.sleep(cluster.rng.uniform(0, 6))
+    cluster.wire.heal()
+
+
+async def mute_leader(cluster: Cluster) -> None:
+    """It hears everybody, and nobody hears it."""
+    leader = await cluster.wait_leader()
+    for host in cluster.hosts:
+        if host is not leader:
+            cluster.wire.cut(leader.member_id, host.member_id)
+    await asyncio.sleep(cluster.rng.uniform(0.5, 6))
+    cluster.wire.heal()
+
+
+TROUBLES = [
+    crash_leader,
+    crash_follower,
+    crash_all,
+    pause_leader,
+    isolate_leader,
+    mute_leader,
+]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_acknowledged_writes_survive(trouble) -> None:
+    async def work(cluster: Cluster) -> None:
+        async with writers(cluster, 4) as crew:
+            await asyncio.sleep(1.0)
+            await trouble(cluster)
+            await cluster.wait_leader()
+            await asyncio.sleep(1.0)
+        assert all(writer.acknowledged for writer in crew)
+        await check_kept(cluster, crew)
+
+    run_scenario(work, 1)
+
+
+@scenario(11, 12, 13, snapshot_count=150, snapshot_catchup_entries=50)
+async def test_acknowledged_writes_survive_rounds_of_troubles(cluster: Cluster) -> None:
+    async with writers(cluster, 4) as crew:
+        for _ in range(ROUNDS):
+            await asyncio.sleep(cluster.rng.uniform(0.2, 1.0))
+            await cluster.rng.choice(TROUBLES)(cluster)
+            await cluster.wait_leader()
+        await asyncio.sleep(1.0)
+    await check_kept(cluster, crew)
+    print(
+        "acknowledged",
+        sum(len(writer.acknowledged) for writer in crew),
+        "refused",
+        sum(len(writer.refused) for writer in crew),
+        "unknown",
+        sum(len(writer.unknown) for writer in crew),
+    )

@@ -1,0 +1,336 @@
+"""Whole members, three to a cluster, in one process: what production runs, on a disk that forgets
+whatever was not synced and a network that obeys the test.
+
+A run is decided by its seed. Each member is a ``Process`` on the virtual loop: ``crash`` is a power
+cut, ``kill`` is SIGKILL on a machine that stays up, ``pause`` is SIGSTOP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from kvstore.config import ServerConfig
+from kvstore.errors import KvError
+from kvstore.server.node import Environment, Node
+from kvstore.service.caller import ANYBODY, Caller
+from kvstore.service.service import Service
+from kvstore.types import (
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+)
+from raft.types import Role
+from tests.support.memory_network import MemoryNetwork, Wire
+from wal.memory_disk import MemoryDisk
+
+if TYPE_CHECKING:
+    from kvstore.apply import StateMachine
+    from kvstore.server.identity import Identity
+    from tests.support.virtual_loop import Process, VirtualLoop
+
+DISK_SECONDS = (0.0001, 0.003)
+KIB = 1024
+WAIT_SECONDS_MAX = 60.0
+
+
+class ProcessLostError(Exception):
+    """The process that was asked went away: what came of the call is unknown."""
+
+
+class Host:
+    """One machine: a disk that stays, and a process that comes and goes."""
+
+    def __init__(self, cluster: Cluster, number: int, config: ServerConfig) -> None:
+        self.cluster = cluster
+        self.number = number
+        self.config = config
+        self.disk = MemoryDisk()
+        self.process: Process | None = None
+        self._node: Node | None = None
+        self._service: Service | None = None
+        self._calls: dict[asyncio.Future[Any], None] = {}
+        self.failure_expected = False
+
+    @property
+    def up(self) -> bool:
+        """Whether a process runs here (paused or not)."""
+        return self._node is not None and self.process is not None and self.process.alive
+
+    @property
+    def node(self) -> Node:
+        assert self._node is not None, f"member {self.number} is down"
+        return self._node
+
+    @property
+    def service(self) -> Service:
+        assert self._service is not None, f"member {self.number} is down"
+        return self._service
+
+    @property
+    def machine(self) -> StateMachine:
+        return self.node.applier.machine
+
+    @property
+    def member_id(self) -> int:
+        return self.node.member_id
+
+    @property
+    def leads(self) -> bool:
+        return self.up and self.node.driver.role == Role.LEADER
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in this member's process."""
+        assert self.process is not None, f"member {self.number} is down"
+        return self.process.run(function, *args)
+
+    async def start(self) -> None:
+        """Start a process on what the disk holds."""
+        cluster = self.cluster
+        loop = cluster.loop
+        assert not self.up, f"member {self.number} is up"
+        self.process = process = loop.new_process(self.config.name)
+        rng = random.Random(cluster.rng.getrandbits(64))
+        delays = random.Random(cluster.rng.getrandbits(64))
+        self.disk.schedule = lambda run: loop.call_later(delays.uniform(*DISK_SECONDS), run)
+
+        def new_network(identity: Identity) -> MemoryNetwork:
+            return MemoryNetwork(cluster.wire, identity.cluster_id, identity.member_id, process)
+
+        environment = Environment(self.disk, new_network, rng, check_invariants=True)
+        try:
+            self._node = node = process.run(Node, self.config, environment)
+            self._service = process.run(Service, node)
+            await process.spawn(node.start())
+        except BaseException:
+            process.kill()
+            self._node = self._service = None
+            raise
+
+    def _end(self) -> None:
+        assert self.process is not None, f"member {self.number} is down"
+        self.process.kill()
+        self.cluster.wire.detach(self.node.member_id)
+        self._node = self._service = None
+        for answered in list(self._calls):
+            answered.set_exception(ProcessLostError(f"member {self.number} went away"))
+
+    def crash(self) -> None:
+        """Cut the power: what was not synced is lost, in whole, in part, or torn."""
+        self._end()
+        self.disk.crash(self.cluster.rng)
+
+    async def stop(self) -> None:
+        """End the process cleanly."""
+        assert self.process is not None, f"member {self.number} is down"
+        await self.process.spawn(self.node.stop())
+        self._end()
+
+    def pause(self, seconds: float) -> None:
+        """Stop the process, and let it go on after so many virtual seconds."""
+        process = self.process
+        assert process is not None, f"member {self.number} is down"
+        process.pause()
+        self.cluster.loop.call_later(seconds, process.resume)
+
+    # --- calls ------------------------------------------------------------------------------------
+
+    async def call(self, method: str, request: Any, caller: Caller = ANYBODY) -> Any:
+        """Call the service as a face would.
+
+        Raises:
+            KvError: The answer is one.
+            ProcessLostError: The process went away first.
+        """
+        return await self.begin(method, request, caller)
+
+    def begin(self, method: str, request: Any, caller: Caller = ANYBODY) -> asyncio.Future[Any]:
+        """As ``call``, but the answer is waited for later (or never)."""
+        answered: asyncio.Future[Any] = self.cluster.loop.create_future()
+
+        def reply(response: Any) -> None:
+            if answered.cancelled():
+                return
+            assert not answered.done(), f"{method} was answered twice"
+            if isinstance(response, KvError):
+                answered.set_exception(response)
+            else:
+                answered.set_result(response)
+
+        self._calls[answered] = None
+        answered.add_done_callback(self._forget)
+        self.run(getattr(self.service, method), request, caller, reply)
+        return answered
+
+    def _forget(self, answered: asyncio.Future[Any]) -> None:
+        self._calls.pop(answered, None)
+
+    async def put(
+        self, key: bytes, value: bytes, *, lease: int = 0, caller: Caller = ANYBODY
+    ) -> PutResponse:
+        response: PutResponse = await self.call("put", PutRequest(key, value, lease), caller)
+        return response
+
+    async def range(
+        self, key: bytes, range_end: bytes = b"", *, serializable: bool = False, revision: int = 0
+    ) -> RangeResponse:
+        request = RangeRequest(key, range_end, serializable=serializable, revision=revision)
+        response: RangeResponse = await self.call("range", request)
+        return response
+
+    async def get(self, key: bytes, *, serializable: bool = False) -> bytes | None:
+        kvs = (await self.range(key, serializable=serializable)).kvs
+        return kvs[0].value if kvs else None
+
+    async def delete(self, key: bytes, range_end: bytes = b"") -> DeleteRangeResponse:
+        response: DeleteRangeResponse = await self.call(
+            "delete_range", DeleteRangeRequest(key, range_end)
+        )
+        return response
+
+    async def grant(self, seconds: int, lease: int = 0) -> LeaseGrantResponse:
+        request = LeaseGrantRequest(seconds, lease)
+        response: LeaseGrantResponse = await self.call("lease_grant", request)
+        return response
+
+    async def keep_alive(self, lease: int) -> int:
+        response: LeaseKeepAliveResponse = await self.call(
+            "lease_keep_alive", LeaseKeepAliveRequest(lease)
+        )
+        return response.TTL
+
+    async def time_to_live(self, lease: int) -> int:
+        response: LeaseTimeToLiveResponse = await self.call(
+            "lease_time_to_live", LeaseTimeToLiveRequest(lease)
+        )
+        return response.TTL
+
+
+class Cluster:
+    """Hosts and the wire between them. ``start`` brings them up.
+
+    Args:
+        loop: The virtual loop that runs.
+        seed: Decides everything that is left to chance.
+        size: How many members.
+        settings: Fields of ``ServerConfig``, the same for all.
+    """
+
+    def __init__(self, loop: VirtualLoop, seed: int, size: int = 3, **settings: Any) -> None:
+        self.loop = loop
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.wire = Wire(loop, random.Random(self.rng.getrandbits(64)))
+        urls: dict[str, tuple[str, ...]] = {
+            f"m{number}": (f"http://m{number}:2380",) for number in range(size)
+        }
+        settings = {"wal_segment_bytes": 64 * KIB, **settings}
+        self.hosts = [
+            Host(
+                self,
+                number,
+                ServerConfig(
+                    name=name,
+                    data_dir="/data",
+                    listen_peer_urls=urls[name],
+                    initial_cluster=urls,
+                    **settings,
+                ),
+            )
+            for number, name in enumerate(urls)
+        ]
+
+    def __getitem__(self, number: int) -> Host:
+        return self.hosts[number]
+
+    @property
+    def up(self) -> list[Host]:
+        return [host for host in self.hosts if host.up]
+
+    async def start(self) -> None:
+        """Start all, and wait till each is ready for clients."""
+        for host in self.hosts:
+            if not host.up:
+                await host.start()
+        for host in self.hosts:
+            await self.wait(host.node.ready.is_set)
+
+    async def wait(
+        self, condition: Callable[[], object], seconds_max: float = WAIT_SECONDS_MAX
+    ) -> None:
+        """Let virtual time go by until a condition holds."""
+        give_up = self.loop.now + seconds_max
+        while not condition():
+            assert self.loop.now < give_up, f"not within {seconds_max} s: {condition}"
+            self.check()
+            await asyncio.sleep(0.01)
+
+    def leader(self) -> Host | None:
+        """The leader of the newest term, if there is one among those that are up."""
+        leaders = [host for host in self.hosts if host.leads]
+        return max(leaders, key=lambda host: host.node.driver.raft.term, default=None)
+
+    async def wait_leader(self, *, other_than: Host | None = None) -> Host:
+        """Wait till somebody leads (somebody else), and a majority knows it."""
+
+        def found() -> Host | None:
+            leader = self.leader()
+            if leader is None or leader is other_than:
+                return None
+            followers = [
+                host for host in self.up if host.node.driver.leader == leader.node.member_id
+            ]
+            return leader if 2 * len(followers) > len(self.hosts) else None
+
+        await self.wait(found)
+        leader = found()
+        assert leader is not None
+        return leader
+
+    async def followers(self) -> list[Host]:
+        """All that are up and do not lead."""
+        leader = await self.wait_leader()
+        return [host for host in self.up if host is not leader]
+
+    async def wait_equal(self) -> None:
+        """Wait till all have applied the same, and check that it came to the same."""
+        for host in self.hosts:
+            assert host.up, f"member {host.number} is down"
+
+        def equal() -> bool:
+            return len({host.machine.applied_index for host in self.hosts}) == 1
+
+        await self.wait(equal)
+        hashes = {host.machine.effects_hash for host in self.hosts}
+        assert len(hashes) == 1, f"members differ at equal index: {hashes}"
+        revisions = {host.machine.store.revision for host in self.hosts}
+        assert len(revisions) == 1, f"members differ in revision: {revisions}"
+
+    def check(self) -> None:
+        """No member has given up, unless it was made to; nothing failed unheard."""
+        for host in self.up:
+            failed = host.node.failed
+            if failed.done() and not host.failure_expected:
+                raise AssertionError(f"member {host.number} failed") from failed.result()
+        if self.loop.failures:
+            failure = self.loop.failures[0]
+            raise AssertionError(failure["message"]) from failure.get("exception")
+
+    async def stop(self) -> None:
+        """End all cleanly."""
+        self.check()
+        await asyncio.gather(*(host.stop() for host in self.up))
+
+
+Scenario = Callable[[Cluster], Awaitable[None]]

@@ -1,0 +1,227 @@
+"""An event loop whose time is virtual, and processes on it that can be stopped and killed.
+
+When nothing is ready, time jumps to the next timer: five seconds of silence cost nothing. There are
+no sockets, no threads and no wall clock, so a run is decided by its seed alone.
+
+A ``Process`` stands for one operating system process. Whatever is scheduled from within it (timers,
+tasks, deliveries to it) belongs to it, by a context variable that every callback inherits. Once it
+is killed none of that runs any more, exactly as after SIGKILL; while it is paused all of it waits,
+as after SIGSTOP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+
+CLOCK_COST_SECONDS = 0.000_01
+"""What looking at the clock costs. Sliced work looks at it between its steps; were it free, a slice
+would never end here.
+"""
+
+
+class DeadlockError(Exception):
+    """Somebody waits, and nothing will ever happen."""
+
+
+class Process:
+    """One process: made by ``VirtualLoop.new_process``."""
+
+    def __init__(self, loop: VirtualLoop, name: str) -> None:
+        self._loop = loop
+        self.name = name
+        self.alive = True
+        self.context = contextvars.copy_context()
+        self.context.run(_process.set, self)
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self._paused = False
+        self._held: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+
+    def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function as this process would."""
+        return self.context.copy().run(function, *args)
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Have this process call a function in its next turn."""
+        self._loop.call_soon(function, *args, context=self.context.copy())
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task of this process."""
+        return self._loop.create_task(work, context=self.context.copy())
+
+    def execute(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Run a callback that is due, unless this process is dead or stopped."""
+        if self._paused:
+            self._held.append((callback, args))
+        elif self.alive:
+            callback(*args)
+
+    def pause(self) -> None:
+        """SIGSTOP: whatever is due from now on waits."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """SIGCONT: what waited runs, in its order, before anything newer."""
+        self._paused = False
+        while self._held and not self._paused:
+            callback, args = self._held.popleft()
+            self.call_soon(callback, *args)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing of it ever runs again."""
+        self.alive = False
+        self._paused = False
+        self._held.clear()
+        for task in list(self.tasks):
+            # Its frames are unwound now, in a process whose callbacks are dropped, rather than
+            # whenever the collector finds them.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # silence is meant here
+            work = task.get_coro()
+            assert work is not None, "every task runs a coroutine"
+            self.run(work.close)
+        self.tasks.clear()
+
+
+class _Leap:
+    """In the place of a selector: instead of waiting, let time go by."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None) -> list[object]:
+        if timeout is None:
+            raise DeadlockError(f"nothing is due after {self._loop.now:.3f} s, and somebody waits")
+        if timeout > 0:
+            self._loop.now += timeout
+        return []
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """See the module. ``now`` is the time in seconds since it was made.
+
+    ``failures`` collects what nobody caught: a test that ends with any has failed.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.clock_cost_seconds = CLOCK_COST_SECONDS
+        self.failures: list[dict[str, Any]] = []
+        self._processes: list[Process] = []
+        self.nobody = contextvars.Context()
+        """For what no process does: the network, the test."""
+        super().__init__()
+        self._selector = _Leap(self)
+        # Timers closer together than this run in the same turn.
+        self._clock_resolution = 1e-9
+        self.set_exception_handler(lambda _, failure: self.failures.append(failure))
+
+    def new_process(self, name: str) -> Process:
+        """A process with nothing in it yet."""
+        process = Process(self, name)
+        self._processes.append(process)
+        return process
+
+    def time(self) -> float:
+        """Now, a little later at each look."""
+        self.now += self.clock_cost_seconds
+        return self.now
+
+    def _process_events(self, event_list: list[object]) -> None:
+        """Nothing comes from outside."""
+
+    def _write_to_self(self) -> None:
+        """Nobody is to be woken: there is one thread."""
+
+    # Typeshed wants the callbacks' types carried through; there is nothing to gain from it here.
+    def call_soon(  # type: ignore[override]
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """As asyncio's, on behalf of a process."""
+        context = context or contextvars.copy_context()
+        process = context.get(_process)
+        if process is None:
+            return super().call_soon(callback, *args, context=context)
+        if not process.alive:
+            return asyncio.Handle(callback, args, self, context)
+        return super().call_soon(process.execute, callback, args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As asyncio's, on behalf of a process."""
+        context = context or contextvars.copy_context()
+        process = context.get(_process)
+        if process is None:
+            return super().call_at(when, callback, *args, context=context)
+        if not process.alive:
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        return super().call_at(when, process.execute, callback, args, context=context)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Task[T]:
+        """As asyncio's; a process knows its tasks."""
+        task = super().create_task(coro, name=name, context=context)
+        process = (context or contextvars.copy_context()).get(_process)
+        if process is not None:
+            tasks = process.tasks
+            tasks[task] = None
+            task.add_done_callback(lambda done: _forget(tasks, done))
+        return task
+
+    def close(self) -> None:
+        """End every process, then the loop."""
+        for process in self._processes:
+            process.kill()
+        super().close()
+
+
+def _forget(tasks: dict[asyncio.Task[Any], None], task: asyncio.Task[Any]) -> None:
+    tasks.pop(task, None)
+
+
+def run_virtual(work: Callable[[VirtualLoop], Coroutine[Any, Any, T]], seconds_max: float) -> T:
+    """Run a coroutine on a loop of its own.
+
+    Args:
+        work: Makes the coroutine for the loop.
+        seconds_max: Virtual seconds that it may take.
+
+    Raises:
+        TimeoutError: It took longer.
+        ExceptionGroup: A callback or a task raised what nobody caught.
+    """
+    loop = VirtualLoop()
+
+    async def bounded() -> T:
+        async with asyncio.timeout(seconds_max):
+            return await work(loop)
+
+    try:
+        result = loop.run_until_complete(bounded())
+    finally:
+        loop.close()
+    if loop.failures:
+        raise ExceptionGroup(
+            "; ".join(str(failure["message"]) for failure in loop.failures),
+            [failure.get("exception") or RuntimeError(str(failure)) for failure in loop.failures],
+        )
+    return result
