@@ -135,11 +135,6 @@ def _merge(core: Core, message: AppendEntries) -> None:
     if fresh == len(entries):
         return
     if fresh < known:
-        if entries[fresh].index <= core.commit_index:
-            raise PeerError(
-                f"node {message.sender} would overwrite entry {entries[fresh].index},"
-                f" committed up to {core.commit_index}"
-            )
         core.truncate_from(entries[fresh].index)
     core.append(entries[fresh:])
 

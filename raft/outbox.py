@@ -79,7 +79,7 @@ def _committed(core: Core) -> list[Entry]:
     room = core.config.committed_bytes_max
     if core.applying_index > core.applied_index:
         room -= log.bytes_between(core.applied_index, core.applying_index)
-        if room <= 0:
+        if log.bytes_between(core.applying_index, first) > room:
             return []
     entries = log.slice_bytes(first, core.commit_index, room)
     core.applying_index = entries[-1].index

@@ -1,0 +1,1 @@
+"""Does the core keep Raft's promises?"""

@@ -1,0 +1,602 @@
+"""How entries get into logs and become committed.
+
+Raft §5.3, §5.4.2, §8, figures 7 and 8; thesis §10.2.1.
+"""
+
+# Ids, terms and indexes are written as plain numbers here.
+# mypy: disable-error-code="arg-type,assignment"
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raft.errors import PeerError, RejectReason, StorageError
+from raft.events import Applied, PeerUnreachable, Persisted, Propose
+from raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    ForwardProposals,
+    ForwardRejected,
+    Heartbeat,
+    HeartbeatReply,
+)
+from raft.types import EntryKind, Proposal, Role
+
+from .cluster import Cluster
+from .lab import Lab
+
+
+def refuse(lab, peer, prev, conflict):
+    return AppendEntriesReply(
+        peer, lab.node_id, lab.node.term, False, 0, prev, conflict[0], conflict[1]
+    )
+
+
+# ---------------------------------------------------------------------- taking proposals (§5.3)
+
+
+def test_paper_s5_3_a_leader_appends_persists_and_sends():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a", b"b")
+    taken = lab.take(persist=False)
+    assert [(each.index, each.term, each.data) for each in taken.entries] == [
+        (2, 1, b"a"),
+        (3, 1, b"b"),
+    ]
+    assert [(each.token, each.index, each.term) for each in taken.accepted] == [
+        (0, 2, 1),
+        (1, 3, 1),
+    ]
+    appends = [each for each in taken.now if isinstance(each, AppendEntries)]
+    assert [(each.receiver, each.prev_index, len(each.entries)) for each in appends] == [
+        (2, 1, 2),
+        (3, 1, 2),
+    ]
+    assert appends[0].entries[0].encoded is taken.entries[0].encoded, "encoded once"
+
+
+def test_paper_s5_3_an_entry_is_committed_once_a_majority_has_it():
+    lab = Lab(5).lead_and_commit()
+    lab.propose(b"a")
+    lab.take()
+    lab.hear(lab.ack(2))
+    assert lab.node.commit_index == 1
+    lab.hear(lab.ack(3))
+    assert lab.node.commit_index == 2
+    taken = lab.take()
+    assert [each.data for each in taken.committed] == [b"a"]
+    told = taken.sent(AppendEntries)
+    assert {each.commit_index for each in told} == {2}, "followers hear of it at once"
+
+
+def test_paper_s5_3_committed_entries_come_in_order_and_once():
+    lab = Lab().lead_and_commit()
+    seen = []
+    for number in range(5):
+        lab.propose(b"%d" % number)
+        lab.take()
+        lab.hear(lab.ack(2), lab.ack(3), lab.ack(2))
+        seen += lab.take().committed
+    assert [each.index for each in seen] == [2, 3, 4, 5, 6]
+
+
+def test_thesis_s10_2_1_a_leader_counts_itself_only_once_it_is_durable():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a")
+    effects = lab.node.take_effects()
+    assert effects is not None
+    assert effects.messages, "followers are sent it before the disk has it"
+    lab.hear(lab.ack(2))
+    assert lab.node.commit_index == 1, "one follower of three is no majority"
+    lab.step(Persisted(effects.seq))
+    assert lab.node.commit_index == 2
+
+
+def test_thesis_s10_2_1_followers_alone_may_commit():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a")
+    lab.take(persist=False)
+    lab.hear(lab.ack(2), lab.ack(3))
+    assert (lab.node.commit_index, lab.node.stable_index) == (2, 1)
+    assert [each.data for each in lab.take(persist=False).committed] == [b"a"]
+
+
+def test_a_follower_acknowledges_after_its_own_sync():
+    lab = Lab()
+    lab.hear(lab.append((0, 0), [1, 1], term=1))
+    effects = lab.node.take_effects()
+    assert effects is not None
+    assert (effects.messages, len(effects.entries)) == ([], 2)
+    (reply,) = effects.messages_after_sync
+    assert isinstance(reply, AppendEntriesReply)
+    assert (reply.accepted, reply.match_index) == (True, 2)
+
+
+# ----------------------------------------------------------------------- the log's match (§5.3)
+
+
+@pytest.mark.parametrize(
+    ("prev", "accepted"),
+    [((0, 0), True), ((3, 2), True), ((2, 1), True), ((3, 3), False), ((4, 2), False)],
+)
+def test_paper_s5_3_an_append_must_follow_what_is_there(prev, accepted):
+    lab = Lab(term=4, log=[1, 1, 2])
+    lab.hear(lab.append(prev, [], term=4))
+    (reply,) = lab.take().sent(AppendEntriesReply)
+    assert reply.accepted is accepted
+
+
+@pytest.mark.parametrize(
+    ("prev", "terms", "after"),
+    [
+        ((3, 2), [], [1, 1, 2]),
+        ((3, 2), [4], [1, 1, 2, 4]),
+        ((2, 1), [2], [1, 1, 2]),
+        ((2, 1), [4], [1, 1, 4]),
+        ((0, 0), [1], [1, 1, 2]),
+        ((0, 0), [4], [4]),
+        ((1, 1), [3, 3], [1, 3, 3]),
+    ],
+)
+def test_paper_s5_3_only_what_conflicts_is_cut(prev, terms, after):
+    lab = Lab(term=4, log=[1, 1, 2])
+    lab.hear(lab.append(prev, terms, term=4))
+    taken = lab.take()
+    assert lab.log_terms() == after
+    (reply,) = taken.sent(AppendEntriesReply)
+    assert (reply.accepted, reply.match_index) == (True, prev[0] + len(terms))
+
+
+def test_paper_s5_3_what_replaces_a_conflict_is_written_again():
+    lab = Lab(term=4, log=[1, 1, 2])
+    lab.hear(lab.append((1, 1), [4, 4], term=4))
+    assert [(each.index, each.term) for each in lab.take().entries] == [(2, 4), (3, 4)]
+
+
+def test_paper_s5_3_an_overtaken_append_cuts_nothing():
+    lab = Lab(term=1)
+    lab.hear(lab.append((0, 0), [1, 1, 1], term=1))
+    lab.hear(lab.append((0, 0), [1], term=1))
+    assert lab.log_terms() == [1, 1, 1]
+
+
+def test_paper_s5_3_a_follower_commits_no_more_than_it_was_shown_to_match():
+    lab = Lab(term=4, log=[1, 1, 2])
+    lab.hear(lab.append((1, 1), [1], term=4, commit=3))
+    assert lab.node.commit_index == 2, "entry 3 may differ from the leader's"
+
+
+def test_an_append_from_before_the_commit_index_is_answered_with_it():
+    lab = Lab(term=1, log=[1, 1, 1], commit=2)
+    lab.hear(lab.append((0, 0), [1], term=1))
+    (reply,) = lab.take().sent(AppendEntriesReply)
+    assert (reply.accepted, reply.match_index) == (True, 2)
+
+
+def test_i08_no_leader_overwrites_what_is_committed():
+    lab = Lab(term=1, log=[1, 1, 1], commit=2)
+    lab.hear(lab.append((1, 1), [3, 3], term=3))
+    (reply,) = lab.take().sent(AppendEntriesReply)
+    assert (reply.accepted, reply.match_index) == (True, 2)
+    assert lab.log_terms() == [1, 1, 1]
+    lab.hear(lab.append((2, 1), [3], term=3))
+    assert lab.log_terms() == [1, 1, 3], "entry 3 was not committed"
+
+
+# ------------------------------------------------------------------------------ back-off (§5.3)
+
+
+def test_paper_s5_3_a_refusal_skips_a_whole_term():
+    lab = Lab(term=9, log=[1, 2, 2, 2, 6, 6, 6])
+    lab.hear(lab.append((7, 5), [], term=9))
+    (reply,) = lab.take().sent(AppendEntriesReply)
+    assert (reply.accepted, reply.prev_index) == (False, 7)
+    assert (reply.conflict_index, reply.conflict_term) == (4, 2)
+
+
+def test_paper_s5_3_a_short_log_says_where_it_ends():
+    lab = Lab(term=9, log=[1, 2])
+    lab.hear(lab.append((7, 5), [], term=9))
+    (reply,) = lab.take().sent(AppendEntriesReply)
+    assert (reply.conflict_index, reply.conflict_term) == (2, 2)
+
+
+def test_paper_s5_3_a_leader_backs_off_until_the_logs_meet():
+    lab = Lab(term=6, log=[1, 1, 1, 4, 4, 5, 5, 6, 6])
+    lab.lead()
+    lab.hear(refuse(lab, 2, 9, (9, 3)))
+    (probe,) = lab.take().to(2, AppendEntries)
+    assert (probe.prev_index, probe.prev_term) == (3, 1), "skips all that is newer than term 3"
+    lab.hear(refuse(lab, 2, 3, (1, 1)))
+    (probe,) = lab.take().to(2, AppendEntries)
+    assert (probe.prev_index, probe.prev_term) == (1, 1)
+    lab.hear(lab.ack(2))
+    assert lab.progress(2)["match"] == 10
+
+
+def test_an_old_refusal_moves_nothing():
+    lab = Lab(log=[1, 1, 1], term=1)
+    lab.lead()
+    lab.hear(refuse(lab, 2, 1, (0, 0)))
+    assert lab.progress(2)["next"] == 4
+    lab.hear(lab.ack(2))
+    lab.take()
+    lab.hear(refuse(lab, 2, 3, (0, 0)))
+    assert lab.progress(2)["state"] == "replicate"
+
+
+@st.composite
+def two_logs(draw):
+    """Logs with a common beginning. A term has one leader, so they share no term after it."""
+    shared = sorted(draw(st.lists(st.integers(1, 4), max_size=6)))
+    return [
+        shared + sorted(draw(st.lists(st.sampled_from(terms), max_size=8)))
+        for terms in (range(5, 16, 2), range(6, 17, 2))
+    ]
+
+
+@given(two_logs())
+def test_paper_figure_7_any_two_logs_are_made_equal(logs):
+    """Whatever the follower's log is, a leader brings it to its own, one round trip a term."""
+    ours, theirs = logs
+    term = max([1, *ours, *theirs])
+    leader = Lab(term=term, log=ours)
+    follower = Lab(node_id=2, term=term, log=theirs)
+    sent = leader.lead().to(2, AppendEntries)
+    round_trips = 0
+    while sent:
+        round_trips += 1
+        assert round_trips < 4 * (term + 2)
+        follower.hear(*sent)
+        leader.hear(*follower.take().sent(AppendEntriesReply))
+        sent = leader.take().to(2, AppendEntries)
+    assert follower.log_terms() == leader.log_terms()
+    assert follower.node.commit_index == leader.node.commit_index == len(ours) + 1
+
+
+# --------------------------------------------------------------------------- commitment (§5.4.2)
+
+
+def test_paper_s5_4_2_only_commits_entries_of_its_own_term():
+    """Figure 8: an entry of an earlier term on a majority can still be overwritten."""
+    lab = Lab(term=4, log=[1, 2])
+    lab.lead()
+    lab.hear(lab.ack(2, 2), lab.ack(3, 2))
+    assert lab.node.commit_index == 0
+    lab.hear(lab.ack(2, 3))
+    assert lab.node.commit_index == 3, "along with the first entry of this term"
+
+
+def test_paper_s8_a_term_begins_with_a_no_op():
+    lab = Lab(term=4, log=[1, 2])
+    (first,) = lab.lead().entries
+    assert (first.index, first.term, first.kind, first.data) == (3, 5, EntryKind.NOOP, b"")
+
+
+def test_i10_acknowledgements_of_another_term_commit_nothing():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a")
+    lab.take()
+    lab.hear(AppendEntriesReply(2, 1, 0, True, 2))
+    assert lab.node.commit_index == 1
+
+
+def test_an_acknowledgement_beyond_the_log_is_a_peers_fault():
+    lab = Lab().lead_and_commit()
+    with pytest.raises(PeerError, match="acknowledges entry 99"):
+        lab.hear(lab.ack(2, 99))
+
+
+def test_acknowledgements_of_strangers_do_not_count():
+    lab = Lab()
+    lab.lead()
+    lab.hear(lab.ack(7), lab.alive(7))
+    assert lab.node.commit_index == 0
+
+
+# ------------------------------------------------------------- writes under way and truncation
+
+
+def test_i13_a_write_ends_without_what_was_cut_meanwhile():
+    lab = Lab()
+    lab.hear(lab.append((0, 0), [1, 1, 1], term=1))
+    first = lab.node.take_effects()
+    lab.hear(lab.append((1, 1), [2], term=2, leader=3))
+    assert first is not None
+    lab.step(Persisted(first.seq))
+    assert lab.node.stable_index == 1
+
+
+def test_i13_the_same_entry_come_back_is_not_durable_by_its_first_write():
+    """A-B-A: (2, term 1) is written, then overwritten, then back from a third leader. While the
+    overwrite is still to come, the first write's end says nothing about entry 2.
+    """
+    lab = Lab()
+    lab.hear(lab.append((0, 0), [1, 1], term=1))
+    first = lab.node.take_effects()
+    lab.hear(lab.append((1, 1), [2], term=2, leader=3))
+    second = lab.node.take_effects()
+    lab.hear(lab.append((1, 1), [1], term=3, leader=2))
+    third = lab.node.take_effects()
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert lab.log_terms() == [1, 1]
+    lab.step(Persisted(first.seq))
+    assert lab.node.stable_index == 1
+    lab.step(Persisted(second.seq))
+    assert lab.node.stable_index == 1
+    lab.step(Persisted(third.seq))
+    assert lab.node.stable_index == 2
+
+
+def test_i12_a_new_leader_counts_only_what_its_disk_has():
+    lab = Lab(term=1)
+    lab.hear(lab.append((0, 0), [1, 1], term=1))
+    held = lab.node.take_effects()
+    assert held is not None
+    lab.tick(20)
+    lab.hear(lab.vote(2, pre_vote=True))
+    vote = lab.take(persist=False).all[-1]
+    # The writes end in order: the vote's end is the entries' end as well.
+    lab.step(Persisted(vote.seq))
+    lab.hear(lab.vote(2))
+    assert (lab.role(), lab.node.stable_index) == (Role.LEADER, 2)
+    lab.take(persist=False)
+    lab.hear(lab.ack(2))
+    assert lab.node.commit_index == 0, "its own no-op is not durable"
+
+
+# ------------------------------------------------------------------------------- flow control
+
+
+def window(lab, peer=2):
+    return lab.progress(peer)
+
+
+def test_a_probe_goes_out_once_until_it_is_answered():
+    lab = Lab(log=[1], term=1)
+    first = lab.lead()
+    assert len(first.to(2, AppendEntries)) == 1
+    lab.propose(b"a")
+    assert lab.take().to(2, AppendEntries) == []
+    lab.tick().hear(lab.alive(2))
+    assert len(lab.take().to(2, AppendEntries)) == 1, "a heartbeat's answer: it lives, try again"
+
+
+def test_one_append_a_take_carries_all_that_is_new():
+    lab = Lab().lead_and_commit()
+    for number in range(5):
+        lab.propose(b"%d" % number)
+    (append,) = lab.take().to(2, AppendEntries)
+    assert [each.data for each in append.entries] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_the_window_bounds_appends_in_flight():
+    lab = Lab(inflight_appends_max=3).lead_and_commit()
+    for _ in range(5):
+        lab.propose(b"a")
+        lab.take()
+    assert window(lab)["inflight"] == 3
+    assert window(lab)["next"] == 5
+    lab.hear(lab.ack(2, 2))
+    (append,) = lab.take().to(2, AppendEntries)
+    assert [each.index for each in append.entries] == [5, 6], "what waited leaves together"
+
+
+def test_the_window_bounds_bytes_in_flight():
+    lab = Lab(inflight_bytes_max=500).lead_and_commit()
+    for _ in range(5):
+        lab.propose(b"x" * 300)
+        lab.take()
+    assert window(lab)["inflight"] == 2
+
+
+def test_an_append_is_bounded_but_always_carries_one_entry():
+    lab = Lab(append_bytes_max=200).lead_and_commit()
+    lab.propose(b"x" * 1000, b"a" * 60, b"b" * 60, b"c" * 60)
+    sizes = [
+        [len(each.data) for each in append.entries] for append in lab.take().to(2, AppendEntries)
+    ]
+    assert sizes == [[1000], [60, 60], [60]]
+
+
+def test_heartbeats_pass_a_full_window():
+    lab = Lab(inflight_appends_max=1).lead_and_commit()
+    lab.propose(b"a")
+    lab.take()
+    lab.propose(b"b")
+    taken = lab.tick().take()
+    assert taken.to(2, AppendEntries) == []
+    assert len(taken.to(2, Heartbeat)) == 1
+
+
+def test_an_append_that_got_lost_is_sent_again():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a")
+    lab.take()
+    before = lab.alive(2)
+    lab.hear(before)
+    assert lab.take().to(2, AppendEntries) == [], "that heartbeat left before the append"
+    lab.tick().take()
+    lab.hear(lab.alive(2))
+    (append,) = lab.take().to(2, AppendEntries)
+    assert [each.data for each in append.entries] == [b"a"]
+    assert window(lab)["state"] == "probe"
+
+
+def test_a_slow_disk_is_not_a_loss():
+    """The answer to an append waits for the sync; that to a later heartbeat waits behind it."""
+    leader, follower = Lab().lead_and_commit(), Lab(node_id=2)
+    leader.propose(b"a")
+    append = leader.take().to(2, AppendEntries)
+    beats = [leader.tick().take().to(2, Heartbeat)[0] for _ in range(5)]
+    follower.hear(AppendEntries(1, 2, 1, 0, 0, 0, tuple(leader.node._core.log.slice(1, 1))))
+    follower.hear(*append, *beats)
+    replies = follower.take(persist=False).later
+    kinds = [type(each) for each in replies]
+    assert kinds == [AppendEntriesReply] * 2 + [HeartbeatReply] * 5
+    leader.hear(*replies)
+    assert window(leader)["state"] == "replicate"
+
+
+def test_a_broken_link_falls_back_to_probing():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a")
+    lab.take()
+    lab.step(PeerUnreachable(2))
+    assert window(lab) == {
+        "match": 1,
+        "next": 2,
+        "state": "probe",
+        "recently_active": True,
+        "inflight": 0,
+    }
+    assert len(lab.take().to(2, AppendEntries)) == 1
+
+
+def test_a_refusal_falls_back_to_probing_from_what_is_known():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a")
+    lab.propose(b"b")
+    lab.take()
+    lab.hear(refuse(lab, 2, 2, (1, 1)))
+    (append,) = lab.take().to(2, AppendEntries)
+    assert (append.prev_index, len(append.entries)) == (1, 2)
+
+
+def test_lost_messages_of_any_kind_only_delay():
+    cluster = Cluster(3)
+    cluster.elect(1)
+    count = itertools.count()
+    cluster.filters = [lambda _message: next(count) % 2 == 1]
+    for number in range(10):
+        cluster.propose(1, b"%d" % number)
+        cluster.tick(times=2)
+    cluster.heal()
+    cluster.tick(times=5)
+    leader = cluster.wait_leader()
+    assert len({tuple(host.commands()) for host in cluster.hosts.values()}) == 1
+    assert leader.commands() == [b"%d" % number for number in range(10)]
+
+
+# ------------------------------------------------------------------------- limits and forwarding
+
+
+def test_proposals_beyond_the_uncommitted_limit_are_refused():
+    lab = Lab(uncommitted_bytes_max=1000).lead_and_commit()
+    lab.propose(*[b"x" * 300] * 5)
+    taken = lab.take()
+    assert [each.token for each in taken.accepted] == [0, 1, 2]
+    assert [(each.token, each.reason) for each in taken.rejected] == [
+        (3, RejectReason.UNCOMMITTED_LIMIT),
+        (4, RejectReason.UNCOMMITTED_LIMIT),
+    ]
+    assert lab.node.uncommitted_bytes == 3 * 324
+    lab.hear(lab.ack(2))
+    lab.take()
+    lab.propose(b"x" * 300)
+    assert len(lab.take().accepted) == 1
+
+
+def test_a_proposal_that_can_never_fit_says_so():
+    lab = Lab(uncommitted_bytes_max=1000).lead_and_commit()
+    lab.propose(b"x" * 1001)
+    assert [each.reason for each in lab.take().rejected] == [RejectReason.TOO_LARGE]
+    lab.propose(b"x" * (1000 - 24))
+    assert len(lab.take().accepted) == 1
+
+
+def test_committed_entries_are_handed_out_in_portions():
+    lab = Lab(committed_bytes_max=700).lead_and_commit()
+    lab.propose(*[b"x" * 300] * 4)
+    lab.take()
+    lab.hear(lab.ack(2))
+    effects = lab.node.take_effects()
+    assert effects is not None
+    assert [each.index for each in effects.committed] == [2, 3]
+    assert not lab.take(apply=False).committed, "no more before these are applied"
+    lab.step(Applied(3))
+    assert [each.index for each in lab.take().committed] == [4, 5]
+
+
+def test_a_follower_forwards_to_its_leader():
+    lab = Lab(term=1).hear(Lab(term=1).heartbeat(1))
+    lab.take()
+    lab.propose(b"a", b"b")
+    taken = lab.take()
+    (forward,) = taken.sent(ForwardProposals)
+    assert (forward.receiver, [each.data for each in forward.proposals]) == (2, [b"a", b"b"])
+    assert (taken.accepted, taken.rejected) == ([], [])
+
+
+def test_a_follower_without_a_leader_refuses():
+    lab = Lab().propose(b"a")
+    assert [(each.token, each.reason, each.leader) for each in lab.take().rejected] == [
+        (0, RejectReason.NO_LEADER, 0)
+    ]
+
+
+def test_a_leader_takes_what_is_forwarded_even_from_an_older_term():
+    lab = Lab(term=3).lead_and_commit()
+    lab.hear(ForwardProposals(2, 1, 1, (Proposal(7, b"a"),)))
+    taken = lab.take()
+    assert [each.data for each in taken.entries] == [b"a"]
+    assert taken.accepted == [], "the follower learns of it by applying it"
+
+
+def test_what_is_forwarded_in_vain_comes_back():
+    lab = Lab(uncommitted_bytes_max=100).lead_and_commit()
+    lab.hear(ForwardProposals(2, 1, 1, (Proposal(7, b"x" * 50), Proposal(8, b"x" * 50))))
+    (back,) = lab.take().sent(ForwardRejected)
+    assert (back.receiver, back.tokens) == (2, (8,))
+    follower = Lab(term=1)
+    follower.hear(ForwardProposals(2, 1, 1, (Proposal(7, b"a"),)))
+    (back,) = follower.take().sent(ForwardRejected)
+    assert (back.tokens, back.reason) == ((7,), RejectReason.NO_LEADER)
+    asking = Lab(term=1).hear(Lab(term=1).heartbeat(1), ForwardRejected(2, 1, 1, (7,), 4))
+    assert [(each.token, each.reason, each.leader) for each in asking.take().rejected] == [
+        (7, RejectReason.UNCOMMITTED_LIMIT, 2)
+    ]
+
+
+def test_a_rejection_for_no_known_reason_is_a_peers_fault():
+    with pytest.raises(PeerError, match="reason 99"):
+        Lab(term=1).hear(ForwardRejected(2, 1, 1, (7,), 99))
+
+
+# ------------------------------------------------------------------------------- the commit index
+
+
+def test_a_heartbeat_tells_the_commit_index_but_not_beyond_what_matches():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a")
+    lab.take()
+    lab.hear(lab.ack(3))
+    beats = lab.tick().take().sent(Heartbeat)
+    assert {each.receiver: each.commit_index for each in beats} == {2: 1, 3: 2}
+
+
+def test_a_log_that_lost_what_it_acknowledged_is_fatal():
+    with pytest.raises(StorageError, match="acknowledged entries up to 5"):
+        Lab(term=1, log=[1]).hear(Lab(term=1).heartbeat(1, commit=5))
+
+
+def test_hard_state_is_written_for_term_and_vote_and_only_travels_for_the_commit_index():
+    lab = Lab(term=1)
+    lab.hear(lab.append((0, 0), [1, 1], term=1))
+    assert lab.take().hard_states == []
+    lab.hear(lab.heartbeat(1, commit=2))
+    taken = lab.take()
+    assert [each.index for each in taken.committed] == [1, 2]
+    assert not any(effects.must_persist for effects in taken.all)
+    lab.hear(lab.append((2, 1), [1], term=1, commit=2))
+    assert [each.commit_index for each in lab.take().hard_states] == [2]
+
+
+def test_an_empty_batch_is_nothing():
+    lab = Lab().lead_and_commit()
+    lab.step(Propose([]))
+    assert lab.node.take_effects() is None
