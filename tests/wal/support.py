@@ -1,0 +1,100 @@
+"""A log on the disk that forgets, and what the tests of it share."""
+
+from __future__ import annotations
+
+from raft.codec import encode_entry
+from raft.types import (
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    NodeId,
+    Seq,
+    SnapshotMeta,
+    Term,
+)
+from wal.errors import WalError
+from wal.memory_disk import MemoryDisk
+from wal.record import Metadata
+from wal.recovery import Recovered
+from wal.wal import Wal, WalOptions
+
+DIRECTORY = "member/wal"
+OPTIONS = WalOptions(segment_bytes=16 * 1024, batch_bytes_max=4 * 1024)
+METADATA = Metadata(cluster_id=0xC1, member_id=0x42, bootstrap=b"a=http://localhost")
+VOTERS = Configuration(voters=(NodeId(1), NodeId(2), NodeId(3)))
+
+
+def entry(index: int, term: int = 1, data: bytes = b"put") -> Entry:
+    return encode_entry(Index(index), Term(term), EntryKind.COMMAND, data)
+
+
+def entries(first: int, last: int, term: int = 1, data: bytes = b"put") -> list[Entry]:
+    return [entry(index, term, data) for index in range(first, last + 1)]
+
+
+def state(term: int, voted_for: int = 1, commit_index: int = 0) -> HardState:
+    return HardState(Term(term), NodeId(voted_for), Index(commit_index))
+
+
+def mark(index: int, term: int = 1) -> SnapshotMeta:
+    return SnapshotMeta(Index(index), Term(term), VOTERS)
+
+
+class Node:
+    """A log that was opened, and everything it said since."""
+
+    def __init__(
+        self,
+        disk: MemoryDisk,
+        metadata: Metadata | None = METADATA,
+        options: WalOptions = OPTIONS,
+    ) -> None:
+        self.disk = disk
+        self.persisted: list[int] = []
+        self.failures: list[WalError] = []
+        self.closed: list[WalError | None] = []
+        self.now = 0.0
+        self.seq = 0
+        wal, recovered = Wal.open(
+            disk,
+            DIRECTORY,
+            options,
+            metadata,
+            on_persisted=self.persisted.append,
+            on_failed=self.failures.append,
+            clock=lambda: self.now,
+        )
+        self.wal: Wal = wal
+        self.recovered: Recovered = recovered
+
+    def persist(
+        self,
+        entries: list[Entry] | None = None,
+        hard_state: HardState | None = None,
+        snapshot_mark: SnapshotMeta | None = None,
+    ) -> int:
+        self.seq += 1
+        self.wal.persist(Seq(self.seq), hard_state, entries or [], snapshot_mark)
+        return self.seq
+
+    def write(
+        self,
+        entries: list[Entry] | None = None,
+        hard_state: HardState | None = None,
+        snapshot_mark: SnapshotMeta | None = None,
+    ) -> int:
+        """Persist and wait for the disk."""
+        seq = self.persist(entries, hard_state, snapshot_mark)
+        self.disk.run_pending()
+        return seq
+
+    def close(self) -> None:
+        self.wal.close(self.closed.append)
+        self.disk.run_pending()
+
+
+def segments(disk: MemoryDisk) -> list[str]:
+    """The paths of all segments, spare ones too."""
+    return [f"{DIRECTORY}/{name}" for name in disk.list(DIRECTORY) if name.endswith(".wal")]
