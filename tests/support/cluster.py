@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 DISK_SECONDS = (0.0001, 0.003)
 KIB = 1024
 WAIT_SECONDS_MAX = 60.0
+SETTINGS = {"wal_segment_bytes": 64 * KIB, "snapshot_count": 200, "snapshot_catchup_entries": 50}
+"""Small, so that every run rolls segments and takes snapshots."""
 
 
 class ProcessLostError(Exception):
@@ -235,7 +237,7 @@ class Cluster:
         urls: dict[str, tuple[str, ...]] = {
             f"m{number}": (f"http://m{number}:2380",) for number in range(size)
         }
-        settings = {"wal_segment_bytes": 64 * KIB, **settings}
+        settings = {**SETTINGS, **settings}
         self.hosts = [
             Host(
                 self,
