@@ -9,7 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kvstore.api.front_door import ApiLimits, FrontDoor
+from kvstore.api.front_door import FrontDoor
+from kvstore.api.limits import ApiLimits
 from kvstore.errors import KvstoreError
 from kvstore.metrics import metrics_of
 from kvstore.server import bootstrap

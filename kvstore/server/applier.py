@@ -13,7 +13,7 @@ from kvstore.server.pacing import SlicedTask
 
 if TYPE_CHECKING:
     from kvstore.apply import StateMachine
-    from kvstore.budget import Budget
+    from kvstore.budget import Budget, Sliced
     from raft.types import Entry
 
 CHECK_EVERY = 16
@@ -85,7 +85,7 @@ class Applier:
         left = CHECK_EVERY
         while queue:
             result = apply(queue.popleft(), now)
-            if type(result) is not Outcome:
+            if not isinstance(result, Outcome):
                 self.huge_total += 1
                 self._start_huge(result)
                 return
@@ -98,7 +98,7 @@ class Applier:
                     return
                 left = CHECK_EVERY
 
-    def _start_huge(self, work: "object") -> None:
+    def _start_huge(self, work: "Sliced[Outcome]") -> None:
         finished = False
 
         def done(result: "Outcome | BaseException") -> None:
@@ -112,7 +112,7 @@ class Applier:
             self._on_outcome(result)
             self._wake()
 
-        task = SlicedTask(self._loop, work, self._budget, done)  # type: ignore[arg-type]  # narrowed by exclusion in run
+        task = SlicedTask(self._loop, work, self._budget, done)
         if not finished:
             self._huge = task
 

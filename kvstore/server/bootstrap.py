@@ -17,7 +17,7 @@ from kvstore.apply import SnapshotLoader, StateMachine
 from kvstore.errors import ConfigError, StateError
 from kvstore.server.identity import Identity, derive
 from kvstore.types import Member
-from raft.types import Configuration, HardState, Index, NodeId, SnapshotMeta, Term
+from raft.types import Configuration, Index, NodeId, SnapshotMeta, Term
 from wal.errors import WalError
 from wal.files import SECTOR_BYTES
 from wal.record import Metadata
@@ -57,13 +57,19 @@ class Recovery(msgspec.Struct, frozen=True):
     """
 
     identity: Identity
-    incarnation: int
     wal: Wal
-    hard_state: HardState
-    snapshot: SnapshotMeta
     recovered: Recovered
+    snapshot: SnapshotMeta
     machine: StateMachine
     snapshot_file: SnapshotFile | None
+
+
+class LogEvents(msgspec.Struct, frozen=True):
+    """Who is told of what happens to the log, as ``Wal.open`` has it, and its clock."""
+
+    on_persisted: Callable[[int], None]
+    on_failed: Callable[[BaseException], None]
+    clock: Callable[[], float]
 
 
 def identity_of(config: "ServerConfig") -> Identity:
@@ -83,30 +89,40 @@ def initial_configuration(identity: Identity) -> Configuration:
 def recover(
     config: "ServerConfig",
     disk: "Disk",
+    events: LogEvents,
     *,
     new_machine: Callable[[tuple[Member, ...]], StateMachine],
     new_loader: Callable[[], SnapshotLoader],
-    on_persisted: Callable[[int], None],
-    on_failed: Callable[[BaseException], None],
-    clock: Callable[[], float],
 ) -> Recovery:
     """Open the directory. Blocks: nothing is served yet.
 
     Args:
         config: The member's settings.
         disk: Where its directory is.
+        events: Who is told of what happens to the log.
         new_machine: Makes the empty state of a cluster with these members.
         new_loader: Makes a loader for a snapshot.
-        on_persisted: The log's, see ``Wal.open``.
-        on_failed: The log's, see ``Wal.open``.
-        clock: The log's, see ``Wal.open``.
 
     Raises:
         ConfigError: The directory belongs to another member or cluster than the flags name.
         WalError: The log or the snapshots are damaged, locked, or of another format.
         StateError: A snapshot that its checksums vouch for does not hold together.
     """
-    places = layout(config.data_dir)
+    wal, recovered = _open_log(config, disk, events)
+    metadata = recovered.metadata
+    founders = _decode_members(metadata.bootstrap)
+    identity = Identity(metadata.cluster_id, metadata.member_id, founders)
+    snapshot = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
+    machine = new_machine(founders)
+    file: SnapshotFile | None = None
+    if recovered.snapshot_mark is not None:
+        snapshot = recovered.snapshot_mark
+        file = _snapshot_file(disk, layout(config.data_dir).snapshots, snapshot)
+        machine = _load(disk, file, new_loader())
+    return Recovery(identity, wal, recovered, snapshot, machine, file)
+
+
+def _open_log(config: "ServerConfig", disk: "Disk", events: LogEvents) -> tuple[Wal, Recovered]:
     identity = identity_of(config)
     fresh = Metadata(
         cluster_id=identity.cluster_id,
@@ -116,34 +132,19 @@ def recover(
     )
     wal, recovered = Wal.open(
         disk,
-        places.wal,
+        layout(config.data_dir).wal,
         WalOptions(segment_bytes=config.wal_segment_bytes // SECTOR_BYTES * SECTOR_BYTES),
         fresh,
-        on_persisted=on_persisted,
-        on_failed=on_failed,
-        clock=clock,
+        on_persisted=events.on_persisted,
+        on_failed=events.on_failed,
+        clock=events.clock,
     )
-    metadata = recovered.metadata
-    _check_owner(config, identity, metadata)
-    founders = _decode_members(metadata.bootstrap)
-    identity = Identity(metadata.cluster_id, metadata.member_id, founders)
-    snapshot = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
-    machine = new_machine(founders)
-    file: SnapshotFile | None = None
-    if recovered.snapshot_mark is not None:
-        snapshot = recovered.snapshot_mark
-        file = _snapshot_file(disk, places.snapshots, snapshot)
-        machine = _load(disk, file, new_loader())
-    return Recovery(
-        identity,
-        metadata.incarnation,
-        wal,
-        recovered.hard_state,
-        snapshot,
-        recovered,
-        machine,
-        file,
-    )
+    try:
+        _check_owner(config, identity, recovered.metadata)
+    except ConfigError:
+        wal.close(lambda _: None)
+        raise
+    return wal, recovered
 
 
 def _check_owner(config: "ServerConfig", identity: Identity, metadata: Metadata) -> None:

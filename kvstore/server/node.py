@@ -88,11 +88,9 @@ class Node:
         recovery = bootstrap.recover(
             config,
             environment.disk,
+            bootstrap.LogEvents(self._on_persisted, self.fail, loop.time),
             new_machine=self._new_machine,
             new_loader=self._new_loader,
-            on_persisted=self._on_persisted,
-            on_failed=self.fail,
-            clock=loop.time,
         )
         self.identity = recovery.identity
         self.cluster_id = recovery.identity.cluster_id
@@ -100,6 +98,7 @@ class Node:
         self.network = environment.new_network(recovery.identity)
         self.wal = recovery.wal
         self._assemble(recovery, environment)
+        self._connect(recovery, environment)
 
     def _assemble(self, recovery: bootstrap.Recovery, environment: Environment) -> None:
         config = self.config
@@ -115,7 +114,7 @@ class Node:
                 check_invariants=environment.check_invariants,
             ),
             random.Random(environment.rng.getrandbits(64)),
-            hard_state=recovery.hard_state,
+            hard_state=recovery.recovered.hard_state,
             snapshot=recovery.snapshot,
             entries=recovery.recovered.entries,
             applied=recovery.snapshot.index,
@@ -124,7 +123,7 @@ class Node:
         self.peers = Peers(self.network, loop, self.member_id, driver.receive, driver.unreachable)
         self.proposals = Proposals(
             self.member_id,
-            recovery.incarnation,
+            recovery.recovered.metadata.incarnation,
             wake=driver.wake,
             election_ticks=election_ticks,
             count_max=config.max_inflight_proposals,
@@ -139,6 +138,10 @@ class Node:
             driver.wake,
             self.fail,
         )
+
+    def _connect(self, recovery: bootstrap.Recovery, environment: Environment) -> None:
+        config = self.config
+        driver = self.driver
         self.snapshots = SnapshotKeeper(
             driver=driver,
             wal=self.wal,
@@ -162,7 +165,7 @@ class Node:
             install_snapshot=self.snapshots.install,
         )
         self.leases = LeaseKeeper(
-            loop,
+            self.loop,
             driver,
             self.proposals,
             self.reads,

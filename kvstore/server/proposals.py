@@ -161,16 +161,17 @@ class Proposals:
             return
         if rejected.reason == RejectReason.TOO_LARGE:
             self._fail(rejected.token, ErrorKind.REQUEST_TOO_LARGE.error())
-        elif rejected.reason == RejectReason.UNCOMMITTED_LIMIT and not entry.internal:
-            # An earlier sending of it may still be on its way, so its outcome is only known if this
-            # was the first.
-            kind = ErrorKind.TOO_MANY_REQUESTS
-            first = entry.resend_pause_ticks == self._election_ticks
-            self._fail(rejected.token, kind.error() if first else kind.unknown_outcome())
-        else:
-            if entry.resend_pause_ticks == self._election_ticks:
-                entry.sent = False
-            entry.resend_tick = self._tick + 1
+            return
+        # An earlier sending of it may still be on its way; only if this was the first is it known
+        # that nothing happened.
+        first = entry.resend_pause_ticks == self._election_ticks
+        full = rejected.reason == RejectReason.UNCOMMITTED_LIMIT
+        if first and full and not entry.internal:
+            self._fail(rejected.token, ErrorKind.TOO_MANY_REQUESTS.error())
+            return
+        if first:
+            entry.sent = False
+        entry.resend_tick = self._tick + 1
 
     def on_leader(self, *, known: bool) -> None:
         """Leadership moved.
