@@ -34,8 +34,9 @@ def test_reads_are_those_of_a_list_whatever_was_removed(steps, data):
             if what == "append":
                 revision += 1
                 for _ in range(n):
-                    slots.append(record(revision))
-                    log.append(slots[-1])
+                    row = record(revision)
+                    slots.append(row)
+                    log.append(row)
             elif slots:
                 ordinal = n % len(slots)
                 if slots[ordinal] is not None:
