@@ -22,7 +22,7 @@ class JsonSequence:
 
     def __init__(self, object_bytes_max: int) -> None:
         self._object_bytes_max = object_bytes_max
-        self._buffer = b""
+        self._buffer = bytearray()
         self._scanned = 0
         self._depth = 0
         self._in_string = False
@@ -35,13 +35,13 @@ class JsonSequence:
             return objects
         self._buffer += data
         while (end := self._scan()) is not None:
-            objects.append(self._buffer[:end])
-            self._buffer = self._buffer[end:]
+            objects.append(bytes(self._buffer[:end]))
+            del self._buffer[:end]
             self._scanned = 0
         if len(self._buffer) > self._object_bytes_max:
             self.is_broken = True
         if self.is_broken:
-            self._buffer = b""
+            self._buffer.clear()
         return objects
 
     def _scan(self) -> int | None:
@@ -50,7 +50,7 @@ class JsonSequence:
         if self._depth == 0:
             space = _SPACE.match(buffer)
             assert space is not None, "a pattern that may be empty always matches"
-            buffer = self._buffer = buffer[space.end() :]
+            del buffer[: space.end()]
             if not buffer:
                 return None
             if not buffer.startswith(b"{"):

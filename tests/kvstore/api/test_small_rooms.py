@@ -1,0 +1,260 @@
+"""Health and version, callers, waiting, and the doorman: each alone, without a socket."""
+
+import asyncio
+import json
+
+import pytest
+from multidict import CIMultiDict
+
+from kvstore.api.caller_headers import caller_of
+from kvstore.api.doorman import HEAD_BYTES_MAX, Doorman
+from kvstore.api.health import health, version
+from kvstore.api.wait import Waiter
+from kvstore.errors import Code, KvError
+from kvstore.service.caller import ANYBODY, Caller
+from kvstore.types import AlarmType
+from tests.kvstore.api.fake_service import FakeService
+
+# --- Health and version ---------------------------------------------------------------------------
+
+
+def ask_health(service, query=""):
+    pending = health(service, query)
+    replies: list[object] = []
+    pending.begin(replies.append)
+    return pending.finish(replies[0])
+
+
+def test_health_has_etcds_bytes():
+    service = FakeService()
+    answer = ask_health(service)
+    assert (answer.status, answer.body) == (200, b'{"health":"true","reason":""}')
+    assert answer.head.startswith(b"Content-Type: text/plain")
+    service.sick = "RAFT NO LEADER"
+    answer = ask_health(service)
+    assert (answer.status, answer.body) == (503, b'{"health":"false","reason":"RAFT NO LEADER"}')
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("", (False, frozenset())),
+        ("serializable=true", (True, frozenset())),
+        ("serializable=1", (False, frozenset())),
+        ("exclude=NOSPACE", (False, frozenset({AlarmType.NOSPACE}))),
+        ("exclude=NOSPACE&exclude=CORRUPT", (False, frozenset({AlarmType.NOSPACE, 2}))),
+        ("exclude=nospace&exclude=X", (False, frozenset())),
+        ("&".join(["exclude=NOSPACE"] * 50), (False, frozenset())),
+    ],
+)
+def test_health_parameters(query, asked):
+    service = FakeService()
+    ask_health(service, query)
+    assert service.health_asked == asked
+
+
+def test_version_names_what_is_agreed_and_what_is_not_yet():
+    service = FakeService()
+    assert version(service).body == (
+        b'{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}'
+    )
+    service.cluster_version = ""
+    assert json.loads(version(service).body) == {
+        "etcdserver": "3.7.1",
+        "etcdcluster": "not_decided",
+        "storage": "unknown",
+    }
+
+
+# --- Callers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "caller"),
+    [
+        ({}, ANYBODY),
+        ({"authorization": "t1"}, Caller("t1")),
+        ({"Authorization": "Bearer t1"}, Caller("t1")),
+        ({"Grpc-Metadata-Token": "t2", "Authorization": "t1"}, Caller("t2")),
+        ({"Grpc-Metadata-Authorization": "Bearer t3"}, Caller("t3")),
+        ({"Grpc-Metadata-Hasleader": "true"}, Caller(has_leader=True)),
+        ({"Grpc-Metadata-hasLeader": "yes"}, Caller()),
+        ({"Grpc-Timeout": "500m"}, Caller(timeout_seconds=0.5)),
+        ({"Grpc-Timeout": "2H"}, Caller(timeout_seconds=7200.0)),
+        ({"Grpc-Timeout": "3M"}, Caller(timeout_seconds=180.0)),
+        ({"Grpc-Timeout": "4S"}, Caller(timeout_seconds=4.0)),
+        ({"Grpc-Timeout": "-5S"}, Caller(timeout_seconds=0.0)),
+        ({"Authorization": ""}, Caller()),
+    ],
+)
+def test_who_calls_is_read_from_the_headers(headers, caller):
+    assert caller_of(CIMultiDict(headers)) == caller
+
+
+def test_small_timeouts_are_small():
+    assert caller_of(CIMultiDict({"Grpc-Timeout": "7u"})).timeout_seconds == pytest.approx(7e-6)
+    assert caller_of(CIMultiDict({"Grpc-Timeout": "7n"})).timeout_seconds == pytest.approx(7e-9)
+
+
+@pytest.mark.parametrize("text", ["xx", "5", "m", "5s", "1.5S", "", "5 S", "9" * 30 + "S"])
+def test_a_timeout_that_cannot_be_read_is_refused(text):
+    with pytest.raises(KvError) as caught:
+        caller_of(CIMultiDict({"Grpc-Timeout": text}))
+    assert caught.value == KvError(Code.INVALID_ARGUMENT, f"invalid grpc-timeout: {text}")
+
+
+# --- Waiting --------------------------------------------------------------------------------------
+
+
+async def test_a_reply_may_come_before_or_after_it_is_waited_for():
+    early, late = Waiter(), Waiter()
+    early("now")
+    assert await early.wait() == "now"
+    asyncio.get_running_loop().call_soon(late, "then")
+    assert await late.wait() == "then"
+
+
+async def test_a_reply_to_nobody_is_dropped():
+    waiter = Waiter()
+    task = asyncio.create_task(waiter.wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    waiter("late")
+
+
+# --- The doorman ----------------------------------------------------------------------------------
+
+
+class FakeTransport(asyncio.Transport):
+    def __init__(self):
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data):
+        assert not self.closed
+        self.written += data
+
+    def close(self):
+        self.closed = True
+
+
+class Timer:
+    def __init__(self, seconds, callback):
+        self.seconds = seconds
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class House:
+    def __init__(self, has_room=True):
+        self.has_room = has_room
+        self.inside = 0
+        self.admitted = []
+        self.late = 0
+        self.timers = []
+
+    def enter(self, doorman):
+        self.inside += self.has_room
+        return self.has_room
+
+    def leave(self, doorman):
+        self.inside -= 1
+
+    def admit(self, doorman, transport, first):
+        self.admitted.append(first)
+
+    def count_late(self):
+        self.late += 1
+
+    def call_later(self, seconds, callback):
+        self.timers.append(Timer(seconds, callback))
+        return self.timers[-1]
+
+    def knock(self):
+        doorman = Doorman(self, self.call_later, 10.0)
+        transport = FakeTransport()
+        doorman.connection_made(transport)
+        return doorman, transport
+
+
+HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_whole_head_is_admitted_with_all_that_came_after_it():
+    house = House()
+    doorman, transport = house.knock()
+    for at in range(len(HEAD) - 1):
+        doorman.data_received(HEAD[at : at + 1])
+    assert house.admitted == []
+    doorman.data_received(HEAD[-1:] + b"next")
+    assert house.admitted == [HEAD + b"next"]
+    assert house.timers[0].cancelled
+    assert house.inside == 1
+    doorman.connection_lost(None)
+    assert house.inside == 1
+    assert (transport.written, transport.closed) == (b"", False)
+
+
+def test_a_head_that_never_ends_is_late_and_answered():
+    house = House()
+    doorman, transport = house.knock()
+    doorman.data_received(HEAD[:-1])
+    assert house.timers[0].seconds == 10.0
+    house.timers[0].callback()
+    assert transport.written.startswith(b"HTTP/1.1 408 ")
+    assert (transport.closed, house.late, house.inside) == (True, 1, 0)
+    doorman.data_received(b"\n")
+    doorman.connection_lost(None)
+    assert (house.admitted, house.inside) == ([], 0)
+
+
+def test_a_head_longer_than_any_is_left_to_the_parser():
+    house = House()
+    doorman, _ = house.knock()
+    doorman.data_received(b"x" * HEAD_BYTES_MAX)
+    assert house.admitted == []
+    doorman.data_received(b"x")
+    assert house.admitted == [b"x" * (HEAD_BYTES_MAX + 1)]
+
+
+def test_http2_is_refused_in_words():
+    house = House()
+    doorman, transport = house.knock()
+    doorman.data_received(b"PRI * HTT")
+    assert not transport.closed
+    doorman.data_received(b"P/2.0\r\n\r\nSM\r\n\r\n")
+    head, _, body = transport.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 505 ")
+    assert b"Content-Length: %d" % len(body) in head
+    assert "HTTP/2" in json.loads(body)["message"]
+    assert (transport.closed, house.admitted, house.inside) == (True, [], 0)
+
+
+def test_one_connection_too_many_is_told_so():
+    house = House(has_room=False)
+    doorman, transport = house.knock()
+    assert transport.written.startswith(b"HTTP/1.1 503 ")
+    assert transport.closed
+    doorman.data_received(HEAD)
+    doorman.connection_lost(None)
+    assert (house.admitted, house.inside, house.timers) == ([], 0, [])
+
+
+def test_a_client_that_leaves_early_is_forgotten():
+    house = House()
+    doorman, _ = house.knock()
+    doorman.connection_lost(None)
+    assert house.inside == 0
+    assert house.timers[0].cancelled
+
+
+def test_a_house_that_closes_sends_waiting_clients_away():
+    house = House()
+    doorman, transport = house.knock()
+    doorman.close()
+    assert transport.closed
