@@ -14,7 +14,7 @@ from wal.record import (
     encode_run_header,
 )
 
-_ITEM_OVERHEAD_BYTES = 64
+ITEM_OVERHEAD_BYTES = 64
 """Counted for each item: an upper bound of its hard state and its run's header."""
 
 
@@ -39,7 +39,7 @@ class _Item:
         self.first_index = first_index
         self.mark = mark
         self.size = (
-            sum(map(len, encoded)) + ENTRY_OVERHEAD_BYTES * len(encoded) + _ITEM_OVERHEAD_BYTES
+            sum(map(len, encoded)) + ENTRY_OVERHEAD_BYTES * len(encoded) + ITEM_OVERHEAD_BYTES
         )
 
 
@@ -136,7 +136,7 @@ class WriteQueue:
         commit index goes with the rest: a commit index beyond the log's end would look like a lost
         tail.
         """
-        size = _ITEM_OVERHEAD_BYTES
+        size = ITEM_OVERHEAD_BYTES
         count = 0
         for encoded in item.encoded:
             size += len(encoded) + ENTRY_OVERHEAD_BYTES
@@ -156,7 +156,7 @@ class WriteQueue:
         else:
             rest = _Item(item.seq, state, item.encoded[count:], item.first_index + count, None)
             # What one call counts for stays the same in sum.
-            rest.size -= _ITEM_OVERHEAD_BYTES
+            rest.size -= ITEM_OVERHEAD_BYTES
             self._items[0] = rest
         return front
 

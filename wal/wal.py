@@ -28,7 +28,7 @@ from raft.types import Entry, HardState, Seq, SnapshotMeta
 from wal.errors import DiskFullError, WalError, disk_error
 from wal.files import SECTOR_BYTES, Disk, File, Lock
 from wal.opening import Opened, open_log, opening_records
-from wal.queue import Outgoing, WriteQueue
+from wal.queue import ITEM_OVERHEAD_BYTES, Outgoing, WriteQueue
 from wal.record import ENTRY_OVERHEAD_BYTES, Mark, Metadata
 from wal.recovery import Recovered, SegmentInfo, write_clean
 from wal.segment import Ready, prepare, segment_numbers, segment_path
@@ -161,9 +161,8 @@ class Wal:
         self.write_started: float | None = None
         self.queued_bytes = 0
         self.disk_full = False
-        self.grown_bytes = 0
-        self.grown_entries = 0
-        self._count_growth(entries)
+        self.grown_bytes = sum([len(entry.encoded) + ENTRY_OVERHEAD_BYTES for entry in entries])
+        self.grown_entries = len(entries)
         self._prepare()
 
     @classmethod
@@ -250,8 +249,10 @@ class Wal:
             self.grown_bytes = self.grown_entries = 0
         if entries:
             self._shape.append(entries)
-            self._count_growth(entries)
-        self.queued_bytes += self._queue.add(seq, hard_state, entries, mark)
+        size = self._queue.add(seq, hard_state, entries, mark)
+        self.queued_bytes += size
+        self.grown_entries += len(entries)
+        self.grown_bytes += size - ITEM_OVERHEAD_BYTES
         if self._writing is None and self._held is None:
             self._flush()
 
@@ -354,11 +355,6 @@ class Wal:
         self.last_sync_seconds = seconds
         self.sync_seconds += seconds
         self.sync_counts[bisect_left(SYNC_SECONDS_BOUNDS, seconds)] += 1
-
-    def _count_growth(self, entries: Sequence[Entry]) -> None:
-        self.grown_entries += len(entries)
-        self.grown_bytes += sum([len(entry.encoded) for entry in entries])
-        self.grown_bytes += ENTRY_OVERHEAD_BYTES * len(entries)
 
     def _fail(self, cause: BaseException) -> None:
         self._error = _wal_error(cause)
