@@ -192,7 +192,8 @@ class Driver:
             self._step_all()
             self._drain()
             self._apply()
-        except Exception as error:  # noqa: BLE001 - a member that cannot trust its own state must end, whatever it was
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was: a member that cannot trust its own state must end.
             self.stop()
             self._on_fatal(error)
 
@@ -206,7 +207,7 @@ class Driver:
                 except (PeerError, CodecError) as error:
                     # What a peer sends must not stop this member; raft refused it before it changed
                     # anything.
-                    log.error("a peer broke the protocol: %s", error)  # noqa: TRY400 - the peer's fault, not ours
+                    log.warning("a peer broke the protocol: %s", error)
         unsent = self._proposals.take_unsent()
         if unsent:
             step(Propose(unsent))

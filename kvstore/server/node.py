@@ -378,12 +378,14 @@ class Node:
         best = max(linked, key=lambda node: (int(progress[node]["match"]), node))
         driver.step(TransferLeader(best))
         give_up = self.loop.time() + TRANSFER_SECONDS_MAX
-        while self.loop.time() < give_up and driver.leader in (self.member_id, NO_NODE):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await self._wait(lambda: driver.leader not in (self.member_id, NO_NODE), give_up)
 
     async def _drain(self) -> None:
         give_up = self.loop.time() + DRAIN_SECONDS_MAX
-        while self.loop.time() < give_up and (len(self.proposals) or len(self.reads)):  # noqa: ASYNC110
+        await self._wait(lambda: not len(self.proposals) and not len(self.reads), give_up)
+
+    async def _wait(self, condition: Callable[[], bool], give_up: float) -> None:
+        while not condition() and self.loop.time() < give_up:  # noqa: ASYNC110 - bounded, at the end
             await asyncio.sleep(0.01)
 
     # --- what the network asks --------------------------------------------------------------------

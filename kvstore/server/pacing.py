@@ -72,7 +72,8 @@ class SlicedTask:
             next(self._work)
         except StopIteration as stop:
             self._done(stop.value)
-        except Exception as error:  # noqa: BLE001 - whatever ended the work is its waiter's to judge
+        except Exception as error:  # noqa: BLE001
+            # Whatever ended the work is its waiter's to judge.
             self._done(error)
         else:
             self._loop.call_soon(self._slice)

@@ -10,6 +10,7 @@ in the log, behind everything it covers.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kvstore.apply import SnapshotLoader
@@ -154,7 +155,7 @@ class SnapshotKeeper:
             )
             try:
                 for chunk in capture.chunks():
-                    await in_lane(self._lane, lambda chunk=chunk: writer.append(chunk))  # type: ignore[misc]
+                    await in_lane(self._lane, partial(writer.append, chunk))
                 file = await in_lane(self._lane, writer.finish)
             except BaseException:
                 self._lane.submit(writer.abort, lambda _: None)
