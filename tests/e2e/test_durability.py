@@ -1,0 +1,107 @@
+"""No put is answered before a majority has it on disk: the system calls of real nodes say so.
+
+SIGKILL leaves the page cache alive, so that a killed node proves nothing about ``fdatasync``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import strace
+from tests.e2e.cluster import Cluster
+from tests.e2e.conftest import FigureMaker
+from tests.e2e.processes import Member
+from tests.e2e.strace import Call
+
+PUTS_PER_MEMBER = 4
+MAJORITY = 2
+SOCKET_CALLS = {"write", "writev", "sendto", "sendmsg"}
+FILE_CALLS = {"pwrite64", "pwritev", "pwritev2"}
+SYNCS = {"fdatasync", "fsync"}
+
+
+def durable_at(calls: list[Call], value: str, wal_directory: str) -> float | None:
+    """When the log that holds ``value`` was first synced after it was written; None: never."""
+    for write in calls:
+        if write.name in FILE_CALLS and value in write.arguments:
+            if not write.what.startswith(wal_directory):
+                continue
+            for sync in calls:
+                if sync.name in SYNCS and sync.what == write.what and sync.begin >= write.end:
+                    return sync.end
+    return None
+
+
+def answered_at(calls: list[Call], member: Member, revision: int) -> float:
+    """When the member began to write the put's answer, known by its revision, to its client."""
+    words = f'\\"revision\\":\\"{revision}\\"'
+    here = f"TCP:[127.0.0.1:{member.node.client_port}->"
+    times = [
+        call.begin
+        for call in calls
+        if call.name in SOCKET_CALLS and call.what.startswith(here) and words in call.arguments
+    ]
+    assert times, f"{member.name} was not seen to answer revision {revision}"
+    return times[0]
+
+
+@pytest.mark.skipif(bool(strace.why_not()), reason=strace.why_not() or "processes can be traced")
+def test_no_put_is_answered_before_two_of_three_disks_have_it(
+    calm_cluster: Cluster, tmp_path: Path, figure: FigureMaker
+) -> None:
+    puts: list[tuple[Member, str, int]] = []
+    with contextlib.ExitStack() as stack:
+        for member in calm_cluster.members:
+            stack.enter_context(strace.traced(member.pid, tmp_path / member.name))
+        for number in range(PUTS_PER_MEMBER):
+            for member in calm_cluster.members:
+                value = f"a-value-of-{member.name}-number-{number}-seen-nowhere-else"
+                with member.client() as client:
+                    header = client.put(b"traced/%d" % number, value.encode()).header
+                assert header is not None
+                puts.append((member, value, header.revision))
+
+    calls = {
+        member.name: strace.collected(tmp_path / member.name) for member in calm_cluster.members
+    }
+    least_seconds = []
+    for asked, value, revision in puts:
+        answered = answered_at(calls[asked.name], asked, revision)
+        times = {
+            member.name: durable_at(
+                calls[member.name], value, f"{member.data_dir.resolve()}/member/wal/"
+            )
+            for member in calm_cluster.members
+        }
+        before = sorted(at for at in times.values() if at is not None and at <= answered)
+        assert len(before) >= MAJORITY, f"{value} answered at {answered}, durable at {times}"
+        least_seconds.append(answered - before[MAJORITY - 1])
+    figure(
+        f"strace: {len(puts)} puts, each durable on a majority before its answer, "
+        f"by {min(least_seconds) * 1e3:.2f} ms or more"
+    )
+
+
+_WRITE = (
+    r'1000.000100 pwritev(9</d/member/wal/1.wal>, [{iov_base="..v1..", iov_len=6}], 1, 512)'
+    " = 6 <0.000050>"
+)
+_SYNC = "1000.%06d fdatasync(9</d/member/wal/%s>) = 0 <0.000100>"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (_SYNC % (200, "1.wal"), 1000.0003),
+        # Begun before the bytes were written: it may have missed them.
+        (_SYNC % (120, "1.wal"), None),
+        (_SYNC % (200, "2.wal"), None),
+        ((_SYNC % (200, "1.wal")).replace("= 0", "= -1 EIO (Input/output error)"), None),
+    ],
+)
+def test_a_sync_counts_only_for_its_file_after_the_write(line: str, expected: float | None) -> None:
+    found = durable_at(strace.parse([_WRITE, line]), "v1", "/d/member/wal/")
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-6))
