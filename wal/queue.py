@@ -143,21 +143,16 @@ class WriteQueue:
             if count and size > self._bytes_max:
                 break
             count += 1
+        assert count < len(item.encoded), "only what does not fit is split"
         state = item.hard_state
         front_state = (
             None if state is None else HardState(state.term, state.voted_for, written.commit_index)
         )
         front = _Item(None, front_state, item.encoded[:count], item.first_index, item.mark)
-        if count == len(item.encoded):
-            # Only the overhead was too much.
-            front.hard_state = state
-            front.seq = item.seq
-            self._items.popleft()
-        else:
-            rest = _Item(item.seq, state, item.encoded[count:], item.first_index + count, None)
-            # What one call counts for stays the same in sum.
-            rest.size -= ITEM_OVERHEAD_BYTES
-            self._items[0] = rest
+        rest = _Item(item.seq, state, item.encoded[count:], item.first_index + count, None)
+        # The overhead counts once a call, with its last piece: what was added is what is taken off.
+        front.size -= ITEM_OVERHEAD_BYTES
+        self._items[0] = rest
         return front
 
 

@@ -361,7 +361,8 @@ class Wal:
         self._queue.clear()
         self._held = None
         self._on_failed(self._error)
-        if self._closing is not None:
+        # Whoever was told may have closed the log on the spot.
+        if self._closing is not None and not self._closed:
             self._end(self._error)
 
     # ----------------------------------------------------------------------------- preparing

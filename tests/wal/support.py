@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from raft.codec import encode_entry
 from raft.types import (
     Configuration,
@@ -98,3 +100,8 @@ class Node:
 def segments(disk: MemoryDisk) -> list[str]:
     """The paths of all segments, spare ones too."""
     return [f"{DIRECTORY}/{name}" for name in disk.list(DIRECTORY) if name.endswith(".wal")]
+
+
+def reopened(node: Node) -> Node:
+    node.disk.crash(Random(1))
+    return Node(node.disk, metadata=None)
