@@ -126,7 +126,8 @@ class Host:
         self.cluster.wire.detach(self.node.member_id)
         self._node = self._service = None
         for answered in list(self._calls):
-            answered.set_exception(ProcessLostError(f"member {self.number} went away"))
+            if not answered.done():
+                answered.set_exception(ProcessLostError(f"member {self.number} went away"))
 
     def crash(self) -> None:
         """Cut the power: what was not synced is lost, in whole, in part, or torn."""

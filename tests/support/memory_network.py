@@ -294,6 +294,7 @@ class Wire:
         self.transfers: list[_Transfer] = []
         self.break_transfer_after_bytes: int | None = None
         """The next transfer breaks once it has carried so much."""
+        self.transfers_broken = 0
         self.transferred_bytes = 0
         self.resumed_bytes = 0
         self.frames_total = 0
@@ -333,6 +334,7 @@ class Wire:
         limit = self.break_transfer_after_bytes
         if limit is not None and self.transferred_bytes >= limit:
             self.break_transfer_after_bytes = None
+            self.transfers_broken += 1
             transfer.break_off()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
