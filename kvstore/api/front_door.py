@@ -91,7 +91,8 @@ class FrontDoor:
             doorman.close()
         self._faces.end_streams()
         self._server.pre_shutdown()
-        await self._server.shutdown(grace_seconds)
+        # aiohttp waits so long twice, before and after it tells handlers, and 0 would be for ever.
+        await self._server.shutdown(max(grace_seconds / 2, 0.001))
         for listener in self._listeners:
             await listener.wait_closed()
 

@@ -62,9 +62,19 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
         self._owner.on_lost()
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a request that is not HTTP."""
+        if isinstance(exc, HttpProcessingError):
+            self._owner.counters.malformed += 1
+        return super().handle_error(request, status, exc, message)
+
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """A request that is not HTTP is the client's mistake; all else is ours, and is logged."""
-        if isinstance(kw.get("exc_info"), HttpProcessingError):
-            self._owner.counters.malformed += 1
-        else:
+        if not isinstance(kw.get("exc_info"), HttpProcessingError):
             super().log_exception(*args, **kw)
