@@ -25,12 +25,12 @@ format is a newer version's, not damage.
 **Marks tell torn from corrupt.** Segments are filled with zeros before they are used, hence a
 sector that a power cut kept from the disk reads as zeros. A client may store zeros too; so every
 256th byte from the second sector on, as far as the payload reaches, has its top bit set, and the
-bit that was there is kept behind the payload: one byte a mark, 0xFF if it was set, else 0x7F. The
-bits and the padding are never zero either. So no sector of a batch is all zero once it is written,
-and none starts as a header does: a batch that fails its check although all its sectors arrived was
-damaged afterwards, and a sector after the log's end that starts with a byte below 0x80 other than
-zero is a later batch. Two marks a sector, because one damaged byte must not make a sector look
-unwritten.
+bit that was there is kept behind the payload: one byte a mark, 0xFF if it was set, else 0xBF. The
+bits and the padding have their top bits set by themselves. So no sector of a batch is all zero once
+it is written, and none starts as a header does: a batch that fails its check although all its
+sectors arrived was damaged afterwards, and a sector after the log's end that starts with a byte
+below 0x80 other than zero is a later batch. Two marks a sector, because one damaged byte must not
+make a sector look unwritten.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ FIRST_MARK: Final = SECTOR_BYTES - HEADER_BYTES
 MARK_STRIDE: Final = 256
 _ZERO_SECTOR: Final = bytes(SECTOR_BYTES)
 _MARKED: Final = bytes(value | 0x80 for value in range(256))
-_BIT: Final = bytes(0xFF if value & 0x80 else 0x7F for value in range(256))
+_BIT: Final = bytes(0xFF if value & 0x80 else 0xBF for value in range(256))
+_MASK: Final = bytes(0xFF if value == 0xFF else 0x7F for value in range(256))
+"""What a byte of the bits takes away from its mark."""
 _PADDING: Final = b"\xff" * SECTOR_BYTES
 _PLAIN_STARTS: Final = bytes([0, *range(0x80, 0x100)])
 
@@ -254,6 +256,6 @@ def _unmark(body: bytes, length: int) -> bytes:
         return body[:length]
     buffer = bytearray(body[:length])
     marked = int.from_bytes(buffer[FIRST_MARK::MARK_STRIDE], "little")
-    bits = int.from_bytes(body[length : length + marks], "little")
-    buffer[FIRST_MARK::MARK_STRIDE] = (marked & bits).to_bytes(marks, "little")
+    mask = int.from_bytes(body[length : length + marks].translate(_MASK), "little")
+    buffer[FIRST_MARK::MARK_STRIDE] = (marked & mask).to_bytes(marks, "little")
     return bytes(buffer)

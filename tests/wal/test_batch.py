@@ -42,6 +42,12 @@ payloads = st.one_of(
     st.sampled_from([FIRST_MARK - 1, FIRST_MARK, FIRST_MARK + 1, FIRST_MARK + MARK_STRIDE]).map(
         lambda length: b"\x80" * length
     ),
+    # What follows the payload starts just before, at, or just behind a sector's start.
+    st.builds(
+        lambda sectors, more: bytes(sectors * SECTOR_BYTES - HEADER_BYTES + more),
+        st.integers(1, 8),
+        st.integers(-20, 1),
+    ),
 )
 
 
@@ -78,7 +84,7 @@ def test_golden_bytes_of_marks() -> None:
     payload = bytes(FIRST_MARK) + b"\x01" + bytes(255) + b"\x81" + bytes(99)
     _header, body, _crc = encode([payload], len(payload), PLACE)
     marked = bytes(FIRST_MARK) + b"\x81" + bytes(255) + b"\x81" + bytes(99)
-    assert body == marked + b"\x7f\xff" + b"\xff" * (512 - 356 - 2)
+    assert body == marked + b"\xbf\xff" + b"\xff" * (512 - 356 - 2)
 
 
 @given(payloads, st.sampled_from([0, FLAG_SEAL]))

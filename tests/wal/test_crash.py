@@ -40,6 +40,7 @@ def _step(node: Node, model: _Model, rng: Random) -> None:
     new_mark = None
     if what <= 2:
         data = rng.choice([b"", b"v" * 200, bytes(800), bytes(6000)])
+        data += bytes(rng.randrange(600))
         added = entries(last + 1, last + rng.randrange(1, 5), max(term, 1), data)
         log = (*log, *added)
     elif what == 3 and log:
