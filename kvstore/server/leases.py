@@ -14,6 +14,7 @@ import msgspec
 
 from kvstore.commands import Kind, LeaseCheckpoint, LeaseExpire
 from kvstore.errors import ErrorKind, KvError
+from kvstore.server.pacing import answer
 from kvstore.types import LeaseId
 from raft.types import NO_NODE, Role
 
@@ -34,6 +35,12 @@ EXPIRED_MAX = 500
 """Leases that one command ends, at most: the next check goes on."""
 CHECKPOINTS_MAX = 1000
 WAIT_FOR_EXPIRY_SECONDS = 0.05
+ASK_AGAIN_SECONDS = 0.05
+ASKING_MAX = 20_000
+"""Questions of this member that may wait; more are refused at once as retryable."""
+
+NO_LEADER = ErrorKind.NO_LEADER.error()
+CONNECTION_LOST = ErrorKind.TIMEOUT_CONNECTION_LOST.error()
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_id = msgspec.msgpack.Decoder(int).decode
@@ -86,6 +93,8 @@ class LeaseKeeper:
         self._timeout_seconds = timeout_seconds
         self._served_term = 0
         self._next_check = 0.0
+        self._asking: dict[int, Callable[[Any], None]] = {}
+        self._asked = 0
         self.expired_total = 0
         self.renewed_total = 0
         driver.on_tick(self._tick)
@@ -167,18 +176,46 @@ class LeaseKeeper:
         decode: Callable[[bytes], Any],
         reply: Callable[[Any], None],
     ) -> None:
-        """Answer here if this is the leader, else ask it."""
+        """Answer here if this is the leader, else ask it; again and again while there is none.
 
-        def answer(result: "bytes | KvError") -> None:
-            reply(result if isinstance(result, KvError) else decode(result))
+        A question changes nothing that a second one would not, and whoever holds a lease should
+        not lose it to the moment in which leadership moves.
+        """
+        if len(self._asking) >= ASKING_MAX:
+            reply(ErrorKind.TOO_MANY_REQUESTS.error())
+            return
+        self._asked = number = self._asked + 1
+        self._asking[number] = reply
+        give_up = self._loop.time() + self._timeout_seconds
 
-        driver = self._driver
-        if driver.role == Role.LEADER:
-            self._here[method](self, body, answer)
-        elif driver.leader == NO_NODE:
-            answer(ErrorKind.NO_LEADER.error())
-        else:
-            self._peers.call(driver.leader, method, body, self._timeout_seconds, answer)
+        def settle(result: "bytes | KvError") -> None:
+            if isinstance(result, KvError) and result in (NO_LEADER, CONNECTION_LOST):
+                if self._loop.time() + ASK_AGAIN_SECONDS < give_up:
+                    self._loop.call_later(ASK_AGAIN_SECONDS, attempt)
+                    return
+                result = ErrorKind.TIMEOUT.error()
+            if self._asking.pop(number, None) is not None:
+                answer(reply, result if isinstance(result, KvError) else decode(result))
+
+        def attempt() -> None:
+            driver = self._driver
+            if number not in self._asking:
+                return
+            if driver.role == Role.LEADER:
+                self._here[method](self, body, settle)
+            elif driver.leader == NO_NODE:
+                settle(ErrorKind.NO_LEADER.error())
+            else:
+                seconds_left = give_up - self._loop.time()
+                self._peers.call(driver.leader, method, body, seconds_left, settle)
+
+        attempt()
+
+    def fail_all(self, kind: ErrorKind) -> None:
+        """The member stops: nobody will hear an answer from it any more."""
+        waiting, self._asking = self._asking, {}
+        for reply in waiting.values():
+            answer(reply, kind.error())
 
     def _confirmed(self, reply: "CallReply", then: Callable[[], None]) -> None:
         """Go on once this member is known to have led after the question arrived."""

@@ -360,6 +360,7 @@ class Node:
         self.driver.stop()
         self.proposals.fail_all(ErrorKind.STOPPED)
         self.reads.fail_all(ErrorKind.STOPPED)
+        self.leases.fail_all(ErrorKind.STOPPED)
         await self.snapshots.stop()
         await self.network.stop()
         closed: asyncio.Future[WalError | None] = self.loop.create_future()
