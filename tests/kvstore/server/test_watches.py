@@ -1,6 +1,7 @@
 """A watch on any member shows every event once, in order, whoever leads meanwhile."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,9 @@ from tests.support.cluster import Cluster
 from tests.support.scenario import run_scenario, scenario
 from tests.support.watching import Watching
 
-PREFIX = {"key": b"w", "range_end": b"x"}
+
+def watch(**options: Any) -> WatchCreateRequest:
+    return WatchCreateRequest(b"w", b"x", **options)
 
 
 @pytest.mark.parametrize("end", ["crash", "pause", "isolate"])
@@ -18,10 +21,7 @@ def test_a_watch_from_an_old_revision_survives_a_change_of_leader(end: str) -> N
         leader = await cluster.wait_leader()
         for number in range(300):
             await leader.put(b"w/%d" % (number % 11), b"%d" % number)
-        watching = {
-            host: Watching(host, WatchCreateRequest(start_revision=2, **PREFIX))
-            for host in cluster.hosts
-        }
+        watching = {host: Watching(host, watch(start_revision=2)) for host in cluster.hosts}
         if end == "crash":
             del watching[leader]
             leader.crash()
@@ -46,7 +46,7 @@ def test_a_watch_from_an_old_revision_survives_a_change_of_leader(end: str) -> N
 @scenario(1)
 async def test_a_watch_from_a_revision_to_come_begins_there(cluster: Cluster) -> None:
     follower = (await cluster.followers())[0]
-    watching = Watching(follower, WatchCreateRequest(start_revision=5, **PREFIX))
+    watching = Watching(follower, watch(start_revision=5))
     for number in range(8):
         await follower.put(b"w/%d" % number, b"")
     await cluster.wait(lambda: len(watching.events) == 5)
@@ -56,7 +56,7 @@ async def test_a_watch_from_a_revision_to_come_begins_there(cluster: Cluster) ->
 @scenario(1)
 async def test_responses_carry_the_answering_members_header(cluster: Cluster) -> None:
     follower = (await cluster.followers())[0]
-    watching = Watching(follower, WatchCreateRequest(**PREFIX))
+    watching = Watching(follower, watch())
     await follower.put(b"w", b"")
     await cluster.wait(lambda: watching.events)
     created, event = watching.responses
@@ -73,7 +73,7 @@ async def test_responses_carry_the_answering_members_header(cluster: Cluster) ->
 @scenario(1, watch_progress_notify_interval_ms=1000)
 async def test_an_idle_watcher_that_asked_for_it_hears_the_revision(cluster: Cluster) -> None:
     host = cluster[0]
-    watching = Watching(host, WatchCreateRequest(progress_notify=True, **PREFIX))
+    watching = Watching(host, watch(progress_notify=True))
     await host.put(b"other", b"")
     await asyncio.sleep(2.5)
     notices = [one for one in watching.responses if not one.created and not one.events]
