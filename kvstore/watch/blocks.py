@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from kvstore.types import Event, KeyValue
 from kvstore.watch.events import make_event, make_event_with_previous
-from kvstore.watch.limits import BLOCK_RECORDS
 
 if TYPE_CHECKING:
+    from kvstore.watch.limits import WatchLimits
     from kvstore.watch.reader import LogReader
 
 
@@ -80,14 +80,14 @@ class Blocks:
 
     Args:
         reader: The store.
-        blocks_max: How many to keep.
+        limits: How long they are, and how many to keep.
     """
 
-    __slots__ = ("_blocks", "_blocks_max", "_compacted_revision", "_reader")
+    __slots__ = ("_blocks", "_compacted_revision", "_limits", "_reader")
 
-    def __init__(self, reader: "LogReader", blocks_max: int) -> None:
+    def __init__(self, reader: "LogReader", limits: "WatchLimits") -> None:
         self._reader = reader
-        self._blocks_max = blocks_max
+        self._limits = limits
         self._blocks: dict[int | tuple[bytes, int], Block] = {}
         self._compacted_revision = reader.compacted_revision
 
@@ -104,7 +104,7 @@ class Blocks:
         log_end = reader.log_end
         block = self._kept(ordinal, log_end)
         if block is None:
-            records, next_ordinal = reader.log_slice(ordinal, BLOCK_RECORDS)
+            records, next_ordinal = reader.log_slice(ordinal, self._limits.block_records)
             assert next_ordinal > ordinal or next_ordinal >= log_end, (
                 "a read of the log stands still"
             )
@@ -122,7 +122,7 @@ class Blocks:
         log_end = reader.log_end
         block = self._kept((key, revision), log_end)
         if block is None:
-            wanted = BLOCK_RECORDS
+            wanted = self._limits.block_records
             while True:
                 records = reader.history(key, revision, wanted + 1)
                 if len(records) <= wanted:
@@ -153,7 +153,7 @@ class Blocks:
     def _keep(self, name: int | tuple[bytes, int], block: Block) -> Block:
         blocks = self._blocks
         blocks.pop(name, None)
-        if len(blocks) >= self._blocks_max:
+        if len(blocks) >= self._limits.blocks_max:
             del blocks[next(iter(blocks))]
         blocks[name] = block
         return block

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from kvstore.types import OPEN_END, Event
 from kvstore.watch.blocks import Block, Blocks
 from kvstore.watch.events import size_of
-from kvstore.watch.limits import BLOCK_RECORDS
 from kvstore.watch.watcher import Watcher
 
 if TYPE_CHECKING:
+    from kvstore.watch.limits import WatchLimits
     from kvstore.watch.reader import LogReader
 
 
@@ -24,15 +24,16 @@ class CatchUp:
     Args:
         reader: The store.
         epoch: Its number: what watchers remember of another store's ordinals is void.
-        blocks_max: Stretches of the log to keep.
+        limits: Length and number of the stretches to keep.
     """
 
-    __slots__ = ("_reader", "blocks", "epoch")
+    __slots__ = ("_block_records", "_reader", "blocks", "epoch")
 
-    def __init__(self, reader: "LogReader", epoch: int, blocks_max: int) -> None:
+    def __init__(self, reader: "LogReader", epoch: int, limits: "WatchLimits") -> None:
         self._reader = reader
+        self._block_records = limits.block_records
         self.epoch = epoch
-        self.blocks = Blocks(reader, blocks_max)
+        self.blocks = Blocks(reader, limits)
 
     def read(self, watcher: Watcher, bytes_max: int) -> tuple[list[Event], int, bool]:
         """One turn of a watcher whose cursor is neither compacted nor above the published revision.
@@ -97,7 +98,7 @@ class CatchUp:
         if watcher.ordinal < 0:
             # Starting at round places, watchers with near cursors come to the same blocks.
             position = self._reader.log_position(watcher.cursor)
-            watcher.ordinal = position - position % BLOCK_RECORDS
+            watcher.ordinal = position - position % self._block_records
         return self.blocks.of_log(watcher.ordinal)
 
 

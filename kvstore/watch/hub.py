@@ -51,7 +51,7 @@ class WatchHub:
     def __init__(self, limits: WatchLimits | None = None) -> None:
         self.limits = limits or WatchLimits()
         self.reader: LogReader = EmptyLog()
-        self.catch_up = CatchUp(self.reader, 0, self.limits.blocks_max)
+        self.catch_up = CatchUp(self.reader, 0, self.limits)
         # Everything up to here was matched, or will be read from the log.
         self._revision = self.reader.revision
         self._index = RangeIndex()
@@ -103,7 +103,7 @@ class WatchHub:
         Cursors carry on in it; those that it has compacted are cancelled.
         """
         self.reader = reader
-        self.catch_up = CatchUp(reader, self.catch_up.epoch + 1, self.limits.blocks_max)
+        self.catch_up = CatchUp(reader, self.catch_up.epoch + 1, self.limits)
         first = self._revision + 1
         self._revision = reader.revision
         self._reread(first, reader.revision)

@@ -2,8 +2,8 @@ r"""Which of many ranges hold this key? A treap over the starts that knows the h
 
 A treap (Seidel and Aragon, 1996) is a search tree on its keys and a heap on random priorities, so
 that it is about log n deep whatever the order of changes. Each node also knows the highest ``end``
-in its subtree, and a search leaves out all that ended before the key (Cormen et al., Introduction to
-Algorithms, interval trees)::
+in its subtree, and a search leaves out all that ended before the key (Cormen et al., Introduction
+to Algorithms, interval trees)::
 
                   [f, m)  highest end t
                  /              \

@@ -1,12 +1,6 @@
 """How much may watchers hold?"""
 
-from typing import Final
-
 import msgspec
-
-BLOCK_RECORDS: Final = 256
-"""Records a reading turn of a watcher that lags. It bounds the revisions in one response too, and
-etcd's clients are used to at most 1,000."""
 
 
 class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +16,8 @@ class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
         pending_bytes_max: As above, in bytes; one event may exceed it.
         response_bytes_max: A response is cut before it grows beyond this, where it may be: between
             revisions, and within one if the watcher asked for fragments.
+        block_records: Records a reading turn of a watcher that lags. It bounds the revisions in one
+            response too, and clients of etcd are used to at most 1,000.
         blocks_max: Stretches of the log kept for the watchers that read near each other.
     """
 
@@ -32,4 +28,5 @@ class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
     pending_events_max: int = 64
     pending_bytes_max: int = 256 * 1024
     response_bytes_max: int = 2 * 1024 * 1024
+    block_records: int = 256
     blocks_max: int = 64

@@ -120,6 +120,7 @@ class Watcher:
 
     def move(self, cursor: int) -> None:
         """Everything below this revision has been read."""
-        if cursor != self.cursor:
+        # The first block of a stretch may end below the cursor: it began at a round place before it.
+        if cursor > self.cursor:
             self.cursor = cursor
             self.sent = self.skip = 0
