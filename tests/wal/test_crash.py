@@ -97,7 +97,7 @@ def _agrees(model: _Model, found: tuple[HardState, int, tuple[Entry, ...]]) -> b
     return False
 
 
-@settings(max_examples=150)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.integers(0, 2**32))
 def test_what_was_acknowledged_survives_crashes(seed: int) -> None:
     rng = Random(seed)
@@ -126,7 +126,6 @@ def test_what_was_acknowledged_survives_crashes(seed: int) -> None:
         model.seq_of.clear()
 
 
-@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(0, 60))
 def test_a_power_cut_at_any_step_of_opening_and_closing_loses_nothing(
     seed: int, steps: int
@@ -150,7 +149,6 @@ def test_a_power_cut_at_any_step_of_opening_and_closing_loses_nothing(
         assert node.recovered.hard_state == state(3, 2, 12)
 
 
-@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(0, 14))
 def test_a_power_cut_while_a_log_is_begun_leaves_a_log_or_none(seed: int, steps: int) -> None:
     disk = MemoryDisk()

@@ -94,7 +94,7 @@ def _open(disk: MemoryDisk) -> tuple[Recovered | None, CorruptError | None]:
         return None, refusal
 
 
-@settings(max_examples=200)
+@settings(max_examples=4 * settings().max_examples)
 @given(batches, damages, st.booleans(), st.data())
 def test_one_damaged_sector_is_refused_or_costs_nothing(
     shape: list[tuple[int, bytes]], kind: str, clean: bool, data: st.DataObject
@@ -117,7 +117,7 @@ def test_one_damaged_sector_is_refused_or_costs_nothing(
         assert recovered.entries == log.entries[: log.before_last]
 
 
-@settings(max_examples=100)
+@settings(max_examples=3 * settings().max_examples)
 @given(batches, st.data())
 def test_a_batch_torn_anywhere_is_cut_and_nothing_before_it(
     shape: list[tuple[int, bytes]], data: st.DataObject
