@@ -110,7 +110,7 @@ class Faces:
         except Exception:
             log.exception("a request to %s failed by a mistake of the server's own", path)
             self._counters.surprises += 1
-            answer = error_answer(KvError(Code.INTERNAL, "kvstore: internal error"), head)
+            answer = error_answer(_internal(), head)
         return await self._answer(request, answer)
 
     async def _answer(
@@ -132,6 +132,9 @@ class Faces:
             return Answer(b"", None, 200, CORS)
         if path.startswith(_V3_PATHS):
             return _no_such_call(path in self._unary or path in self._streams)
+        if path.startswith("/v1/"):
+            message = f"Not Found: keys are at {REST_PATH}, all at {REST_PATH}?prefix"
+            return error_answer(KvError(Code.NOT_FOUND, message), REST_ERROR_HEAD)
         if path not in ("/health", "/version", "/metrics"):
             return unknown_path()
         if method != "GET":
@@ -155,6 +158,17 @@ class Faces:
         asked = RestRequest(method, path[len(REST_PATH) :], query, request.headers, body)
         return await _outcome(self._rest.pending(asked, caller_of(request.headers)))
 
+    def _failure(self, task: "asyncio.Task[None]") -> KvError | None:
+        """How a stream ended by itself: well, or with an error to tell its client."""
+        failure = task.exception()
+        if failure is None or isinstance(failure, KvError):
+            return failure
+        if isinstance(failure, ConnectionError):
+            raise failure
+        log.error("a stream failed by a mistake of the server's own", exc_info=failure)
+        self._counters.surprises += 1
+        return _internal()
+
     async def _stream(self, request: web.BaseRequest, stream: _Stream) -> Written:
         """Run a stream until it ends, its time is over, or the server stops."""
         lane = self._lane
@@ -175,7 +189,7 @@ class Faces:
             elif task.cancelled():
                 error = ErrorKind.STOPPED.error()
             else:
-                error = _failure(task)
+                error = self._failure(task)
         finally:
             self._counters.streams_open -= 1
             self._open_streams.discard(task)
@@ -191,16 +205,12 @@ async def _outcome(pending: Pending) -> Answer:
     return pending.finish(await waiter.wait())
 
 
+def _internal() -> KvError:
+    return KvError(Code.INTERNAL, "kvstore: internal error")
+
+
 def _no_such_call(exists: bool) -> Answer:
     """Below ``/v3/``: another method than POST, or a path that is none."""
     if exists:
         return error_answer(KvError(Code.UNIMPLEMENTED, "Method Not Allowed"))
     return error_answer(KvError(Code.NOT_FOUND, "Not Found"))
-
-
-def _failure(task: "asyncio.Task[None]") -> KvError | None:
-    """How a stream ended by itself: well, or with an error of the service."""
-    failure = task.exception()
-    if failure is None or isinstance(failure, KvError):
-        return failure
-    raise failure

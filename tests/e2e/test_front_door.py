@@ -53,6 +53,12 @@ async def test_calls_follow_each_other_on_one_connection():
         (post("/v3/kv/put", b"{}", "Grpc-Timeout: xx"), 400, 3, "invalid grpc-timeout: xx"),
         (request("POST", "/v1/kv/a", b""), 405, 12, "a key knows GET, HEAD, PUT, DELETE, OPTIONS"),
         (request("GET", "/v1/kv/a"), 404, 5, "there is no such key"),
+        (
+            request("GET", "/v1/kv"),
+            404,
+            5,
+            "Not Found: keys are below /v1/kv/, all of them at /v1/kv/?prefix",
+        ),
     ],
 )
 @on_both_loops
@@ -139,6 +145,18 @@ async def test_a_mistake_of_our_own_is_an_internal_error_and_not_the_end(caplog)
         connection.send(PUT)
         assert (await connection.answer()).status == 200
         assert place.counters.surprises == 1
+
+
+@on_both_loops
+async def test_a_mistake_of_our_own_ends_a_stream_with_an_error(caplog):
+    async with house() as place:
+        connection, watch = await open_watch(place)
+        with caplog.at_level(logging.CRITICAL, "kvstore.api"):
+            watch.push(None)
+            error = json.loads(await connection.chunk())["error"]
+        assert (error["code"], error["message"]) == (13, "kvstore: internal error")
+        assert await connection.chunk() == b""
+        assert (watch.closed, place.counters.surprises) == (True, 1)
 
 
 # --- Bounds ---------------------------------------------------------------------------------------

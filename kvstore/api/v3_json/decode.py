@@ -46,12 +46,23 @@ class Malformed(KvError):
 
 
 class _Misfit(Exception):
-    """A value does not fit its field; the path to it grows on the way out."""
+    """A value does not fit; the path to it grows on the way out.
 
-    def __init__(self, words: str, path: str = "") -> None:
+    Args:
+        words: what is wrong; the path follows.
+        value: the value that is wrong, to be shown after the path.
+    """
+
+    def __init__(self, words: str, value: str | None = None) -> None:
         super().__init__(words)
         self.words = words
-        self.path = path
+        self.value = value
+        self.path = ""
+
+    def __str__(self) -> str:
+        if self.value is not None:
+            return f"{self.words} field {self.path}: {self.value}"
+        return f"{self.words} in field {self.path}" if self.path else self.words
 
 
 class _Number(str):
@@ -126,8 +137,7 @@ def decode(message: type[R], body: bytes, values_max: int = VALUES_MAX) -> R:
     try:
         return cast(R, _message(_plan(message), tree, 0))
     except _Misfit as misfit:
-        where = f" in field {misfit.path}" if misfit.path else ""
-        raise Malformed(f"proto: {misfit.words}{where}") from None
+        raise Malformed(f"proto: {misfit}") from None
 
 
 def exceeds(body: bytes, values_max: int) -> bool:
@@ -215,7 +225,7 @@ def _scalar(field: Field, value: Any) -> Any:
         return _enum(field, value)
     elif (number := _integer(value, kind)) is not None:
         return number
-    raise _Misfit(f"invalid value for {kind.value} type: {_shown(value)}")
+    raise _Misfit(f"invalid value for {kind.value}", _shown(value))
 
 
 def _enum(field: Field, value: Any) -> Any:
@@ -225,7 +235,7 @@ def _enum(field: Field, value: Any) -> Any:
         return _ABSENT if known is None else known
     number = _integer(value, Kind.ENUM) if type(value) is _Number else None
     if number is None:
-        raise _Misfit(f"invalid value for enum type: {_shown(value)}")
+        raise _Misfit("invalid value for enum", _shown(value))
     try:
         return field.enum_type(number)
     except ValueError:
