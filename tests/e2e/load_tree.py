@@ -24,6 +24,7 @@ ATTEMPT_SECONDS: Final = 5.0
 GIVE_UP_SECONDS: Final = 30.0
 PAUSE_SECONDS: Final = 0.1
 CONNECTIONS: Final = 8
+ENDPOINTS: Final = "127.0.0.1:2379,127.0.0.1:22379,127.0.0.1:32379"
 TOO_LARGE: Final = "etcdserver: request is too large"
 
 
@@ -215,7 +216,7 @@ def main() -> int:
     parser.add_argument("roots", nargs="+", type=Path, help="directories")
     parser.add_argument(
         "--endpoints",
-        default="127.0.0.1:2379,127.0.0.1:22379,127.0.0.1:32379",
+        default=os.environ.get("KVSTORE_ENDPOINTS", ENDPOINTS),
         help="members, host:port, separated by commas (default: %(default)s)",
     )
     arguments = parser.parse_args()
