@@ -207,7 +207,8 @@ def decode_message(data: bytes) -> Message:
     """Read a peer's message, checking all that can be checked without knowing the node's state.
 
     An ``AppendEntries`` holds entries that follow ``prev_index`` without a gap, whose terms never
-    decrease and never exceed the sender's: whoever handles it may rely on that.
+    decrease and never exceed the sender's, and whose configurations can be read: whoever handles it
+    may rely on that.
 
     Raises:
         CodecError: Anything malformed; the connection it came from should be closed.
@@ -242,6 +243,9 @@ def _append_entries(frame: _AppendEntriesFrame) -> AppendEntries:
                 f"entry ({entry.index}, term {entry.term}) cannot follow"
                 f" ({expected - 1}, term {term})"
             )
+        if entry.kind is EntryKind.CONFIGURATION:
+            # Here, so that a node that appends it finds nothing wrong halfway.
+            decode_configuration(entry.data)
         term = entry.term
     if term > frame.term:
         raise CodecError(f"an entry of term {term} in a message of term {frame.term}")

@@ -33,11 +33,7 @@ class Membership:
         self._enforce()
 
     def take_in(self, entries: Iterable[Entry]) -> bool:
-        """Heed the configurations among appended entries. Returns whether there was one.
-
-        Raises:
-            CodecError: An entry's data is not a configuration.
-        """
+        """Heed the configurations among appended entries. Returns whether there was one."""
         found = False
         for entry in entries:
             if entry.kind is EntryKind.CONFIGURATION:

@@ -232,7 +232,6 @@ class RaftNode:
 
         Raises:
             PeerError: A peer broke the protocol; the node is sound and goes on.
-            CodecError: A peer's configuration entry is none; as above.
             ConfigError: ``ProposeMembership`` asked for what cannot be.
             StorageError: This node's own log lost what it acknowledged: stop.
         """

@@ -77,7 +77,8 @@ def _send_snapshot(core: Core, follower: Progress) -> None:
     if not follower.active and not follower.was_active:
         follower.paused = True
         return
-    follower.become_snapshot(core.applied_index)
+    # Whichever snapshot the driver sends, it is of an index that the log still knows today.
+    follower.become_snapshot(core.log.base_index)
     core.messages.append(InstallSnapshot(core.node_id, follower.node_id, core.term))
 
 

@@ -197,6 +197,7 @@ def append_of(*entries, prev=(4, 2), term=3):
         (append_of(entry(5, 1)), "cannot follow"),
         (append_of(entry(5, 3), entry(6, 2)), "cannot follow"),
         (append_of(entry(5, 4)), "term 4 in a message of term 3"),
+        (append_of(encode_entry(5, 3, EntryKind.CONFIGURATION, b"?")), "not a configuration"),
         (encode_message(TimeoutNow(0, 2, 9)), "node ids"),
         (encode_message(TimeoutNow(1, -2, 9)), "node ids"),
         (encode_message(TimeoutNow(1, 2, -9)), "TimeoutNow.term"),
