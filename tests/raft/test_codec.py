@@ -86,6 +86,12 @@ some_ids = st.lists(ids, unique=True, max_size=5).map(lambda each: tuple(sorted(
 configurations = st.builds(Configuration, some_ids.filter(bool), some_ids, some_ids, some_ids)
 
 
+contents = st.one_of(
+    st.tuples(st.sampled_from([EntryKind.COMMAND, EntryKind.NOOP]), st.binary(max_size=40)),
+    st.tuples(st.just(EntryKind.CONFIGURATION), configurations.map(encode_configuration)),
+)
+
+
 @st.composite
 def appends(draw):
     prev_index = draw(st.integers(0, 2**40))
@@ -93,7 +99,7 @@ def appends(draw):
     prev_term = draw(st.integers(0, terms[0] if terms else 9))
     term = draw(st.integers(max([prev_term, *terms]), INTEGER_MAX))
     entries = tuple(
-        encode_entry(index, each, draw(st.sampled_from(EntryKind)), draw(st.binary(max_size=40)))
+        encode_entry(index, each, *draw(contents))
         for index, each in enumerate(terms, prev_index + 1)
     )
     return AppendEntries(draw(ids), draw(ids), term, prev_index, prev_term, draw(numbers), entries)
