@@ -147,7 +147,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """As asyncio's, on behalf of a process."""
-        context = context or contextvars.copy_context()
+        context = _current_if_none(context)
         process = context.get(_process)
         if process is None:
             return super().call_soon(callback, *args, context=context)
@@ -163,7 +163,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """As asyncio's, on behalf of a process."""
-        context = context or contextvars.copy_context()
+        context = _current_if_none(context)
         process = context.get(_process)
         if process is None:
             return super().call_at(when, callback, *args, context=context)
@@ -180,7 +180,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Task[T]:
         """As asyncio's; a process knows its tasks."""
         task = super().create_task(coro, name=name, context=context)
-        process = (context or contextvars.copy_context()).get(_process)
+        process = _current_if_none(context).get(_process)
         if process is not None:
             tasks = process.tasks
             tasks[task] = None
@@ -192,6 +192,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for process in self._processes:
             process.kill()
         super().close()
+
+
+def _current_if_none(context: contextvars.Context | None) -> contextvars.Context:
+    # An empty context is false.
+    return contextvars.copy_context() if context is None else context
 
 
 def _forget(tasks: dict[asyncio.Task[Any], None], task: asyncio.Task[Any]) -> None:

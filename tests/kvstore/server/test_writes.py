@@ -1,0 +1,184 @@
+"""A write counts once, however often it was sent; and there is an end to what a member takes on."""
+
+import asyncio
+
+import pytest
+
+from kvstore.errors import ErrorKind, KvError, UnknownOutcomeError
+from kvstore.service.caller import Caller
+from kvstore.types import (
+    AlarmAction,
+    AlarmMember,
+    AlarmRequest,
+    AlarmType,
+    CompactionRequest,
+    PutRequest,
+    RequestOp,
+    TxnRequest,
+)
+from tests.support.cluster import Cluster, Host
+from tests.support.scenario import scenario
+
+MIB = 1024 * 1024
+
+
+async def version_of(host: Host, key: bytes) -> int:
+    kvs = (await host.range(key)).kvs
+    return kvs[0].version if kvs else 0
+
+
+@scenario(1, 2)
+async def test_a_proposal_that_was_sent_twice_is_applied_once(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    follower = (await cluster.followers())[0]
+    cluster.wire.slow(leader.member_id, follower.member_id, 1.3)
+    started = leader.machine.applied_index
+    # It hears nothing of the first sending for an election timeout, and sends again.
+    answered = follower.begin("put", PutRequest(b"k", b"v"))
+    await cluster.wait(lambda: leader.machine.applied_index >= started + 2)
+    cluster.wire.heal()
+    assert (await answered).header.revision == 2
+    assert follower.node.proposals.resent_total >= 1
+    for host in cluster.hosts:
+        assert await version_of(host, b"k") == 1
+    await cluster.wait_equal()
+
+
+@scenario(1)
+async def test_a_forwarded_proposal_survives_the_leader_it_was_forwarded_to(
+    cluster: Cluster,
+) -> None:
+    leader = await cluster.wait_leader()
+    follower = (await cluster.followers())[0]
+    cluster.wire.cut(leader.member_id, follower.member_id)
+    answered = follower.begin("put", PutRequest(b"k", b"v"))
+    await asyncio.sleep(0.05)
+    leader.crash()
+    cluster.wire.heal()
+    assert (await answered).header.revision == 2
+    for host in cluster.up:
+        assert await version_of(host, b"k") == 1
+    await leader.start()
+    await cluster.wait_equal()
+
+
+@scenario(1)
+async def test_without_a_majority_a_write_times_out_as_unknown(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    for follower in await cluster.followers():
+        follower.crash()
+    started = cluster.loop.now
+    with pytest.raises(UnknownOutcomeError):
+        await leader.put(b"k", b"v")
+    assert 6.9 < cluster.loop.now - started < 7.3
+    # By now it knows that it leads no more, and what enters no log has not happened.
+    with pytest.raises(KvError) as refusal:
+        await leader.put(b"never", b"v", caller=Caller(timeout_seconds=0.5))
+    assert refusal.value == ErrorKind.DEADLINE_EXCEEDED.error()
+    assert not isinstance(refusal.value, UnknownOutcomeError)
+    await cluster.start()
+    assert await leader.get(b"never") is None
+
+
+@scenario(1, max_inflight_proposals=20)
+async def test_too_many_writes_at_a_time_are_refused_as_retryable(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    asked = [leader.begin("put", PutRequest(b"%d" % number, b"")) for number in range(30)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, KvError)]
+    assert answers[-10:] == refused == [ErrorKind.TOO_MANY_REQUESTS.error()] * 10
+    assert refused[0].retryable
+    assert not isinstance(refused[0], UnknownOutcomeError)
+    assert leader.node.proposals.refused_total == 10
+    assert leader.node.proposals.bytes_waiting == 0
+    await leader.put(b"again", b"")
+
+
+@scenario(1, max_inflight_bytes=MIB)
+async def test_too_many_bytes_of_writes_at_a_time_are_refused(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    value = bytes(300_000)
+    asked = [leader.begin("put", PutRequest(b"%d" % number, value)) for number in range(6)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    # The limit is checked before: one write may go beyond it, the next one may not.
+    assert [isinstance(answer, KvError) for answer in answers] == [False] * 4 + [True] * 2
+    assert answers[-1] == ErrorKind.TOO_MANY_REQUESTS.error()
+
+
+@scenario(1, max_inflight_proposals=5)
+async def test_lease_traffic_has_a_lane_of_its_own(cluster: Cluster) -> None:
+    """A member whose clients fill it up still ends leases."""
+    leader = await cluster.wait_leader()
+    lease = (await leader.grant(2)).ID
+    await leader.put(b"leased", b"", lease=lease)
+    until = cluster.loop.now + 5.0
+    while cluster.loop.now < until:
+        asked = [leader.begin("put", PutRequest(b"%d" % number, b"")) for number in range(20)]
+        await asyncio.gather(*asked, return_exceptions=True)
+    assert await leader.get(b"leased") is None
+
+
+@scenario(1)
+async def test_a_request_at_the_limit_of_bytes_passes_and_one_above_is_refused(
+    cluster: Cluster,
+) -> None:
+    leader = await cluster.wait_leader()
+    limit = leader.config.max_request_bytes
+    room = limit - 17 - 3 - 4
+    await leader.put(b"k", bytes(room))
+    with pytest.raises(KvError) as refusal:
+        await leader.put(b"k", bytes(room + 1))
+    assert refusal.value == ErrorKind.REQUEST_TOO_LARGE.error()
+    assert not isinstance(refusal.value, UnknownOutcomeError)
+
+
+@scenario(1, max_txn_ops=3)
+async def test_a_transaction_at_the_limit_of_operations_passes_and_one_above_is_refused(
+    cluster: Cluster,
+) -> None:
+    puts = [RequestOp(request_put=PutRequest(b"%d" % number)) for number in range(4)]
+    await cluster[0].call("txn", TxnRequest(success=puts[:3]))
+    with pytest.raises(KvError) as refusal:
+        await cluster[0].call("txn", TxnRequest(success=puts))
+    assert refusal.value == ErrorKind.TOO_MANY_OPS.error()
+
+
+@scenario(1, quota_backend_bytes=100_000)
+async def test_the_quota_raises_an_alarm_under_which_room_can_be_made(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    follower = (await cluster.followers())[0]
+    for number in range(9):
+        await leader.put(b"k%d" % number, bytes(10_000))
+    await cluster.wait_equal()
+    with pytest.raises(KvError) as refusal:
+        await follower.put(b"k", bytes(10_000))
+    assert refusal.value == ErrorKind.NO_SPACE.error()
+    alarm = AlarmMember(follower.member_id, AlarmType.NOSPACE)
+    await cluster.wait(lambda: all(host.machine.alarms == (alarm,) for host in cluster.hosts))
+    with pytest.raises(KvError) as refusal:
+        await leader.put(b"small", b"")
+    assert refusal.value == ErrorKind.NO_SPACE.error()
+    deleted = await leader.delete(b"k", b"l")
+    assert deleted.deleted == 9
+    await leader.delete(b"small")
+    assert deleted.header is not None
+    await leader.call("compact", CompactionRequest(deleted.header.revision, physical=True))
+    await leader.call(
+        "alarm", AlarmRequest(AlarmAction.DEACTIVATE, follower.member_id, AlarmType.NOSPACE)
+    )
+    await leader.put(b"k", bytes(10_000))
+    await cluster.wait_equal()
+
+
+@scenario(1)
+async def test_stopping_hands_leadership_on_and_fails_nobody(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    asked = [leader.begin("put", PutRequest(b"%d" % number, b"")) for number in range(50)]
+    started = cluster.loop.now
+    await leader.stop()
+    assert not any(isinstance(answered.exception(), KvError) for answered in asked)
+    new = await cluster.wait_leader(other_than=leader)
+    assert cluster.loop.now - started < 0.5, "its successor had to wait for a timeout"
+    assert len((await new.range(b"\0", b"\0")).kvs) == 50
+    await leader.start()
+    await cluster.wait_equal()
