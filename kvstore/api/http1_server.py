@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kvstore.api.limits import ApiLimits, Counters
@@ -56,6 +57,20 @@ class HttpConnection(web.RequestHandler):
     def __init__(self, owner: HttpServer, **options: Any) -> None:
         super().__init__(owner, **options)
         self._owner = owner
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came in; a body that goes wrong ends for whoever reads it.
+
+        aiohttp queues the error as a request of its own, behind the one whose body it is: that one
+        would wait for bytes that can never be understood.
+        """
+        super().data_received(data)
+        request = self._current_request
+        if request is None or not self._messages or request.content.is_eof():
+            return
+        message = self._messages[-1][0]
+        if not isinstance(message, RawRequestMessage):
+            request.content.set_exception(web.RequestPayloadError(message.message))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is gone."""

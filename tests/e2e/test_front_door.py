@@ -57,7 +57,7 @@ async def test_calls_follow_each_other_on_one_connection():
             request("GET", "/v1/kv"),
             404,
             5,
-            "Not Found: keys are below /v1/kv/, all of them at /v1/kv/?prefix",
+            "Not Found: keys are at /v1/kv/, all at /v1/kv/?prefix",
         ),
     ],
 )

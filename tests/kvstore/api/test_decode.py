@@ -18,6 +18,7 @@ from kvstore.types import (
     CompareTarget,
     FilterType,
     LeaseGrantRequest,
+    Member,
     MemberListRequest,
     PutRequest,
     RangeRequest,
@@ -153,6 +154,15 @@ def test_names_without_underscore_have_one_form():
     with pytest.raises(Malformed):
         decode(AlarmRequest, b'{"memberID":-1}')
     assert decode(MemberListRequest, b'{"linearizable":true}').linearizable
+
+
+def test_strings_are_text_and_nothing_less():
+    body = '{"name":"né\\ud83d\\ude00","peerURLs":["http://a",""],"ID":1e1}'.encode()
+    assert decode(Member, body) == Member(10, "né\U0001f600", ("http://a", ""))
+    with pytest.raises(Malformed, match="invalid UTF-8 in string"):
+        decode(Member, b'{"name":"\\ud83d"}')
+    with pytest.raises(Malformed, match=r"string field peerURLs\[1\]: null"):
+        decode(Member, b'{"peerURLs":["http://a",null]}')
 
 
 def nested(levels):
