@@ -170,6 +170,12 @@ class Transport:
                     return answer
                 except UnreachableError as error:
                     reasons.append(error.message)
+                except UnknownOutcomeError:
+                    # A member that leaves calls unanswered may be paused: were it asked first
+                    # again, each later write would wait its whole time for it.
+                    position = self.endpoints.index(endpoint)
+                    self._first = (position + 1) % len(self.endpoints)
+                    raise
                 except KvError as error:
                     if not error.retryable:
                         raise

@@ -90,6 +90,16 @@ def test_a_paused_member_leaves_a_write_in_doubt(script, http_answer):
         client.put(b"k", b"v")
 
 
+def test_after_a_write_in_doubt_the_next_call_begins_elsewhere(script, http_answer):
+    script.on(A, script.silence)
+    script.on(B, http_answer(OK))
+    with Client([A, B], timeout=0.1) as client:
+        with pytest.raises(UnknownOutcomeError):
+            client.put(b"k", b"1")
+        client.put(b"k", b"2")
+    assert [url for url, _, _ in script.requests] == [A, B]
+
+
 @pytest.mark.parametrize("kind", [ErrorKind.NO_LEADER, ErrorKind.TOO_MANY_REQUESTS])
 def test_a_write_that_was_refused_before_it_was_proposed_is_tried_again(
     client, script, http_answer, kind
