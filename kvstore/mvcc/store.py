@@ -303,8 +303,10 @@ class Store:
         return self.swept_revision < self.compacted_revision and not self._pins
 
     def sweep(self, budget: Budget) -> Sliced[None]:
-        """Take away what compaction made unreachable. Ends early when it is pinned; ``sweep_due``
-        says whether to start again.
+        """Take away what compaction made unreachable.
+
+        While pinned, it ends with the compaction that was under way: whoever pinned reads nothing
+        of what that one takes. ``sweep_due`` says when to start again.
         """
         while self.sweep_due:
             target = self.compacted_revision
@@ -316,12 +318,10 @@ class Store:
                 sweep(self._log, self._index, ordinal, min(ordinal + SWEEP_STEP, stop), target)
                 if budget.spent():
                     yield
-                if self._pins:
-                    return
             self.swept_revision = target
 
     def pin(self) -> None:
-        """Hold sweeping back until the matching ``unpin``."""
+        """Hold the sweeping of later compactions back until the matching ``unpin``."""
         self._pins += 1
 
     def unpin(self) -> None:

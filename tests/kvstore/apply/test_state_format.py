@@ -14,6 +14,7 @@ from kvstore.types import (
     CompactionRequest,
     DeleteRangeRequest,
     LeaseGrantRequest,
+    LeaseRevokeRequest,
     PutRequest,
 )
 from tests.kvstore.apply.support import Rig, captured
@@ -107,6 +108,17 @@ def test_sweeping_waits_until_a_capture_is_closed():
     capture.close()
     capture.close()
     assert rig.machine.store.sweep_due
+
+
+def test_an_old_version_may_name_a_lease_that_is_gone():
+    rig = Rig()
+    rig.run(LeaseGrantRequest(60, 1))
+    rig.run(PutRequest(b"a", lease=1))
+    rig.run(PutRequest(b"b", lease=1))
+    rig.run(PutRequest(b"b"))
+    rig.run(LeaseRevokeRequest(1))
+    chunks = captured(rig.machine)
+    assert captured(rig.reload(chunks).machine) == chunks
 
 
 def test_what_holds_together_is_taken():
