@@ -268,7 +268,7 @@ class WatchStream:
                 size += self._read_on(watcher, taken, bytes_max - size)
             elif watcher.progress_due:
                 self._notify(watcher, taken)
-            if watcher.pending is None and watcher.synced:
+            if watcher.synced:
                 watcher.queued = False
             elif not watcher.closed:
                 queue.append(watcher)

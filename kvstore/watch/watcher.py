@@ -120,7 +120,7 @@ class Watcher:
 
     def move(self, cursor: int) -> None:
         """Everything below this revision has been read."""
-        # The first block of a stretch may end below the cursor: it began at a round place before it.
+        # The first block of a stretch begins at a round place, and may end below the cursor.
         if cursor > self.cursor:
             self.cursor = cursor
             self.sent = self.skip = 0
