@@ -26,7 +26,15 @@ from raft.events import (
     Tick,
 )
 from raft.invariants import ClusterChecker
-from raft.messages import InstallSnapshot, Message, RequestVoteReply
+from raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Heartbeat,
+    InstallSnapshot,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+)
 from raft.node import RaftNode
 from raft.types import (
     NO_NODE,
@@ -57,6 +65,10 @@ class Disk:
         self.snapshot = SnapshotMeta(Index(0), Term(0), configuration)
         self.state: list[Entry] = []
         self.entries: list[Entry] = []
+
+    @property
+    def last_index(self) -> int:
+        return self.snapshot.index + len(self.entries)
 
     def write(self, effects: Effects, state: list[Entry] | None) -> None:
         if effects.hard_state is not None:
@@ -240,12 +252,29 @@ class Cluster:
     # ------------------------------------------------------------------------- the network
 
     def send(self, host: Host, message: Message) -> None:
-        if isinstance(message, RequestVoteReply) and message.granted and not message.pre_vote:
-            self.checker.saw_vote(host.node_id, message.term, message.receiver)
+        self._check_promise(host, message)
         if isinstance(message, InstallSnapshot):
             meta = host.take_snapshot()
             message = InstallSnapshot(message.sender, message.receiver, message.term, meta)
         self.network.append(message)
+
+    def _check_promise(self, host: Host, message: Message) -> None:
+        """Whatever a message promises is on its sender's disk before it leaves."""
+        disk = host.disk
+        vote = (disk.hard_state.term, disk.hard_state.voted_for)
+        if isinstance(message, RequestVoteReply):
+            if message.granted and not message.pre_vote:
+                self.checker.saw_vote(host.node_id, message.term, message.receiver)
+                assert vote == (message.term, message.receiver), "I07: a vote before the disk"
+        elif isinstance(message, RequestVote):
+            if not message.pre_vote:
+                assert vote == (message.term, host.node_id), "I07: a campaign before the disk"
+            assert disk.last_index >= message.last_index, "I07: a campaign on what may be lost"
+        elif isinstance(message, AppendEntriesReply):
+            if message.accepted:
+                assert disk.last_index >= message.match_index, "I12: acknowledged before the disk"
+        elif isinstance(message, AppendEntries | Heartbeat | InstallSnapshot):
+            assert vote == (message.term, host.node_id), "I11: a leader's vote is durable"
 
     def deliver(self, message: Message) -> None:
         """Over the wire and into its receiver, if nothing stands between."""
