@@ -172,7 +172,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: Annotated[
         int,
         Setting(
-            flag="max-connections", help="Most client connections at a time; more wait.", minimum=1
+            flag="max-connections",
+            help="Most client connections at a time; more are refused.",
+            minimum=1,
         ),
     ] = 20_000
     max_watch_streams: Annotated[

@@ -6,7 +6,7 @@ path an addition, and the names, which prometheus-client's own counters would ch
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
@@ -250,11 +250,76 @@ def _metric(
     return metric
 
 
-def metrics_of(node: "Node") -> Callable[[], bytes]:
-    """A function that renders everything as Prometheus text."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(NodeCollector(node))
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    return lambda: generate_latest(registry)
+class DoorCounts(Protocol):
+    """What the front door counts (``kvstore/api/limits.py``)."""
+
+    answers: dict[int, int]
+    connections_accepted: int
+    connections_open: int
+    connections_refused: int
+    late_heads: int
+    malformed: int
+    requests: int
+    streams_open: int
+    surprises: int
+
+
+_DOOR_SAMPLES: Final = (
+    ("kvstore_http_connections_total", "counter", "Connections taken.", "connections_accepted"),
+    ("kvstore_http_connections_open", "gauge", "Connections open now.", "connections_open"),
+    (
+        "kvstore_http_connections_refused_total",
+        "counter",
+        "Connections refused because too many were open.",
+        "connections_refused",
+    ),
+    ("kvstore_http_requests_total", "counter", "Requests that came in.", "requests"),
+    ("kvstore_http_streams_open", "gauge", "Watch and keep-alive streams open.", "streams_open"),
+    (
+        "kvstore_http_late_heads_total",
+        "counter",
+        "Connections that did not show a request in time.",
+        "late_heads",
+    ),
+    ("kvstore_http_malformed_total", "counter", "Requests that are not HTTP.", "malformed"),
+    (
+        "kvstore_http_internal_errors_total",
+        "counter",
+        "Requests that failed by a mistake of the server's own.",
+        "surprises",
+    ),
+)
+
+
+class DoorCollector:
+    """Reads the front door's counters for prometheus-client."""
+
+    def __init__(self, counts: DoorCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Every sample, as it is now."""
+        counts = self._counts
+        for name, kind, text, attribute in _DOOR_SAMPLES:
+            yield _metric(name, kind, text, [({}, float(getattr(counts, attribute)))])
+        rows = [({"code": str(code)}, float(n)) for code, n in sorted(counts.answers.items())]
+        yield _metric("kvstore_http_answers_total", "counter", "Answers by status.", rows)
+
+
+class Metrics:
+    """All that /metrics shows."""
+
+    def __init__(self, node: "Node") -> None:
+        registry = self._registry = CollectorRegistry(auto_describe=False)
+        registry.register(NodeCollector(node))
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def add_door(self, counts: DoorCounts) -> None:
+        """Show what the front door counts as well."""
+        self._registry.register(DoorCollector(counts))
+
+    def render(self) -> bytes:
+        """Everything as Prometheus text."""
+        return generate_latest(self._registry)

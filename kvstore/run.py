@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kvstore.api.front_door import FrontDoor
 from kvstore.api.limits import ApiLimits
 from kvstore.errors import KvstoreError
-from kvstore.metrics import metrics_of
+from kvstore.metrics import Metrics
 from kvstore.server import bootstrap
 from kvstore.server.identity import Identity
 from kvstore.server.network.base import Network, NetworkError
@@ -104,7 +104,9 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
         max_connections=config.max_connections,
         watch_bytes_max=config.watch_bytes_max,
     )
-    door = FrontDoor(Service(node), limits, metrics_of(node), node.read_budget)
+    metrics = Metrics(node)
+    door = FrontDoor(Service(node), limits, metrics.render, node.read_budget)
+    metrics.add_door(door.counters)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await door.start(config.listen_client_urls)

@@ -23,6 +23,7 @@ _CLOSE: Final = b"Connection: close\r\n"
 _KEEP_ALIVE_1_0: Final = b"Connection: keep-alive\r\n"
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+_PILED_UP_BYTES: Final = 64 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -178,7 +179,9 @@ class Lane:
         if body and request.method != "HEAD":
             parts.append(body)
         transport.write(b"".join(parts))
-        if transport.get_write_buffer_size():
+        # On uvloop all of it waits till the turn of the loop ends: only what piles up is waited
+        # for.
+        if transport.get_write_buffer_size() > _PILED_UP_BYTES:
             await self._drain(request, transport)
         return self._keep if keeps else self._close
 
