@@ -61,9 +61,15 @@ def noop(index: int, term: int = 1) -> Entry:
 class Rig:
     """A machine and a way to feed it."""
 
-    def __init__(self, steps: int = 1 << 60, quota: int = 1 << 40, hub: Any = None) -> None:
+    def __init__(
+        self,
+        steps: int = 1 << 60,
+        quota: int = 1 << 40,
+        hub: Any = None,
+        watch_records_max: int = 256,
+    ) -> None:
         self.budget = CountedBudget(steps)
-        self.limits = StateLimits(quota_bytes=quota)
+        self.limits = StateLimits(quota_bytes=quota, watch_records_max=watch_records_max)
         self.hub = RecordingHub() if hub is None else hub
         self.machine = StateMachine(
             list(MEMBERS), self.hub, Lessor(MIN_TTL), self.limits, self.budget

@@ -12,6 +12,7 @@ from kvstore.errors import ErrorKind
 from kvstore.types import (
     Compare,
     DeleteRangeRequest,
+    KeyValue,
     LeaseGrantRequest,
     LeaseRevokeRequest,
     PutRequest,
@@ -92,6 +93,20 @@ def test_readers_see_the_last_published_revision_until_all_is_done(body):
     # Too many to hand around: watchers read the log.
     assert rig.hub.published[-1] == (before + 1, None)
     assert rig.machine.applied_index == KEYS + 2
+
+
+@pytest.mark.parametrize(("keys", "handed"), [(100, True), (101, False), (140, False)])
+def test_a_revision_is_handed_to_watchers_whole_or_not_at_all(keys, handed):
+    rig = Rig(watch_records_max=100)
+    for n in range(keys):
+        rig.run(PutRequest(b"k%04d" % n))
+    rig.run(DeleteRangeRequest(b"k", b"l"))
+    revision, records = rig.hub.published[-1]
+    assert revision == keys + 2
+    if handed:
+        assert records == [KeyValue(b"k%04d" % n, 0, revision) for n in range(keys)]
+    else:
+        assert records is None
 
 
 def test_nothing_else_is_applied_or_captured_in_the_middle():
