@@ -118,6 +118,8 @@ class Host:
         except BaseException:
             process.kill()
             self._node = self._service = None
+            # Its lock and its open files go with it; so may what it had not synced.
+            self.disk.crash(cluster.rng)
             raise
 
     def _end(self) -> None:
