@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -48,12 +48,22 @@ def free_ports(count: int) -> list[int]:
 
 
 class Cluster:
-    """Some members that know each other. Everything it starts is ended by ``close``, by its id."""
+    """Some members that know each other. Everything it starts is ended by ``close``, by its id.
 
-    def __init__(self, directory: Path, *, size: int = 3, flags: Sequence[str] = ()) -> None:
+    ``flags`` go to each member's command line; ``trace`` gives what goes before it, by its name.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        size: int = 3,
+        flags: Sequence[str] = (),
+        trace: Callable[[str], Sequence[str]] = lambda name: (),
+    ) -> None:
         ports = free_ports(2 * size)
         nodes = plan(directory, ports[:size], ports[size:])
-        self.members = [Member(node, nodes, flags) for node in nodes]
+        self.members = [Member(node, nodes, flags, trace(node.name)) for node in nodes]
 
     @property
     def urls(self) -> list[str]:
@@ -106,10 +116,3 @@ class Cluster:
         """Each member's name and the end of its log."""
         for member in self.members:
             yield member.name, member.log()
-
-
-def restart_paused(members: Sequence[Member]) -> None:
-    """Let paused processes go on; those that are not paused do not notice."""
-    for member in members:
-        if member.is_running:
-            member.resume()

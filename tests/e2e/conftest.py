@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,8 +52,8 @@ def new_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Clus
     made: list[Cluster] = []
     request.node.stash[_clusters] = made
 
-    def make(size: int = 3, flags: tuple[str, ...] = ()) -> Cluster:
-        cluster = Cluster(tmp_path / f"cluster{len(made) + 1}", size=size, flags=flags)
+    def make(**arguments: Any) -> Cluster:
+        cluster = Cluster(tmp_path / f"cluster{len(made) + 1}", **arguments)
         made.append(cluster)
         cluster.start()
         return cluster

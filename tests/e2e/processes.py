@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from kvstore.cli.cluster_nodes import Node, serve_arguments
@@ -49,21 +49,23 @@ def environment() -> dict[str, str]:
 
 
 class Member:
-    """One member of a cluster, running or not. Its data outlives its processes."""
+    """One member of a cluster, running or not. Its data outlives its processes.
+
+    ``tracer`` goes before its command line; the process must still be the node's own.
+    """
 
     def __init__(
         self,
         node: Node,
         nodes: Sequence[Node],
         flags: Sequence[str] = (),
-        environ: Mapping[str, str] | None = None,
+        tracer: Sequence[str] = (),
     ) -> None:
         self.node = node
         self.name = node.name
         self.client_url = node.client_url
         self.data_dir = node.data_dir
-        self._arguments = [*serve_arguments(node, nodes), *flags]
-        self._environ = dict(environ) if environ is not None else environment()
+        self._arguments = [*tracer, *serve_arguments(node, nodes), *flags]
         self._child: Child | None = None
         self._log_start = 0
 
@@ -83,7 +85,7 @@ class Member:
         assert not self.is_running, f"{self.name} runs already"
         log_path = self.node.log_path
         self._log_start = log_path.stat().st_size if log_path.exists() else 0
-        self._child = Child(self.name, self._arguments, log_path, self._environ)
+        self._child = Child(self.name, self._arguments, log_path, environment())
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         """Wait until its newest process says that it serves."""

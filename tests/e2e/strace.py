@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
-import signal
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.e2e.processes import wait_for
 
 TRACED: Final = "write,writev,sendto,sendmsg,pwrite64,pwritev,pwritev2,fdatasync,fsync"
-ATTACH_SECONDS: Final = 10.0
+WRITTEN_SECONDS: Final = 10.0
 STRING_BYTES_MAX: Final = 8192
 COMMAND: Final = (
     "strace",
+    "-D",
     "-ff",
+    "--seccomp-bpf",
     "-ttt",
     "-T",
     "-yy",
@@ -57,45 +56,37 @@ def parse(lines: Iterable[str]) -> list[Call]:
     return sorted(calls)
 
 
-def why_not() -> str:
+def command(directory: Path) -> list[str]:
+    """What goes before a command so that it and its threads are traced into ``directory``.
+
+    The tracer is a process beside it (-D), so that the command keeps its own process id; and it is
+    asked for by the traced one, which a kernel that lets nobody attach to strangers allows.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    return [*COMMAND, "-o", str(directory / "calls")]
+
+
+def collected(directory: Path) -> list[Call]:
+    """All calls of all threads, once the traced process has ended and the tracer has written."""
+    paths: list[Path] = []
+    lines: list[str] = []
+
+    def look() -> bool:
+        paths[:] = sorted(directory.iterdir())
+        lines[:] = [line for path in paths for line in path.read_text("utf-8").splitlines()]
+        return sum("+++ " in line for line in lines) == len(paths) > 0
+
+    wait_for(f"the end of each thread's trace in {directory}", look, WRITTEN_SECONDS)
+    return parse(lines)
+
+
+def why_not(directory: Path) -> str:
     """Why processes cannot be traced here; empty if they can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     attempt = subprocess.run(
-        ["strace", "-e", "trace=none", "true"], capture_output=True, text=True, check=False
+        [*command(directory), "true"], capture_output=True, text=True, check=False
     )
-    return "" if attempt.returncode == 0 else f"ptrace is not permitted: {attempt.stderr.strip()}"
-
-
-def _is_traced(pid: int) -> bool:
-    tasks = [task / "status" for task in Path(f"/proc/{pid}/task").iterdir()]
-    return all("TracerPid:\t0\n" not in status.read_text() for status in tasks)
-
-
-@contextlib.contextmanager
-def traced(pid: int, directory: Path) -> Iterator[None]:
-    """Trace a process and all its threads; afterwards ``collected`` reads what was seen."""
-    directory.mkdir(parents=True)
-    tracer = subprocess.Popen(
-        [*COMMAND, "-o", str(directory / "calls"), "-p", str(pid)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # A Ctrl-C for the tests is not one for the tracer: it would let go too early.
-        start_new_session=True,
-    )
-    try:
-        wait_for(f"strace has attached to {pid}", lambda: _is_traced(pid), ATTACH_SECONDS)
-        yield
-    finally:
-        # It lets the traced go on, and ends.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(tracer.pid, signal.SIGINT)
-        tracer.wait(ATTACH_SECONDS)
-
-
-def collected(directory: Path) -> list[Call]:
-    """All calls of all threads."""
-    lines: list[str] = []
-    for path in sorted(directory.iterdir()):
-        lines += path.read_text(errors="replace").splitlines()
-    return parse(lines)
+    if attempt.returncode:
+        return f"ptrace is not permitted: {attempt.stderr.strip()}"
+    return ""

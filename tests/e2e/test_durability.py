@@ -5,14 +5,12 @@ SIGKILL leaves the page cache alive, so that a killed node proves nothing about 
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import strace
-from tests.e2e.cluster import Cluster
-from tests.e2e.conftest import FigureMaker
+from tests.e2e.conftest import ClusterMaker, FigureMaker
 from tests.e2e.processes import Member
 from tests.e2e.strace import Call
 
@@ -48,25 +46,25 @@ def answered_at(calls: list[Call], member: Member, revision: int) -> float:
     return times[0]
 
 
-@pytest.mark.skipif(bool(strace.why_not()), reason=strace.why_not() or "processes can be traced")
 def test_no_put_is_answered_before_two_of_three_disks_have_it(
-    calm_cluster: Cluster, tmp_path: Path, figure: FigureMaker
+    new_cluster: ClusterMaker, tmp_path: Path, figure: FigureMaker
 ) -> None:
+    reason = strace.why_not(tmp_path / "attempt")
+    if reason:
+        pytest.skip(reason)
+    cluster = new_cluster(trace=lambda name: strace.command(tmp_path / name))
     puts: list[tuple[Member, str, int]] = []
-    with contextlib.ExitStack() as stack:
-        for member in calm_cluster.members:
-            stack.enter_context(strace.traced(member.pid, tmp_path / member.name))
-        for number in range(PUTS_PER_MEMBER):
-            for member in calm_cluster.members:
-                value = f"a-value-of-{member.name}-number-{number}-seen-nowhere-else"
-                with member.client() as client:
-                    header = client.put(b"traced/%d" % number, value.encode()).header
-                assert header is not None
-                puts.append((member, value, header.revision))
+    for number in range(PUTS_PER_MEMBER):
+        for member in cluster.members:
+            value = f"a-value-of-{member.name}-number-{number}-seen-nowhere-else"
+            with member.client() as client:
+                header = client.put(b"traced/%d" % number, value.encode()).header
+            assert header is not None
+            puts.append((member, value, header.revision))
+    for member in cluster.members:
+        assert member.stop() == 0
 
-    calls = {
-        member.name: strace.collected(tmp_path / member.name) for member in calm_cluster.members
-    }
+    calls = {member.name: strace.collected(tmp_path / member.name) for member in cluster.members}
     least_seconds = []
     for asked, value, revision in puts:
         answered = answered_at(calls[asked.name], asked, revision)
@@ -74,7 +72,7 @@ def test_no_put_is_answered_before_two_of_three_disks_have_it(
             member.name: durable_at(
                 calls[member.name], value, f"{member.data_dir.resolve()}/member/wal/"
             )
-            for member in calm_cluster.members
+            for member in cluster.members
         }
         before = sorted(at for at in times.values() if at is not None and at <= answered)
         assert len(before) >= MAJORITY, f"{value} answered at {answered}, durable at {times}"
