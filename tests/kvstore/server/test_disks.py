@@ -62,7 +62,7 @@ async def test_a_full_disk_raises_the_alarm_while_deletes_still_pass(cluster: Cl
     leader = await cluster.wait_leader()
     follower = (await cluster.followers())[0]
     follower.disk.capacity_bytes = follower.disk.used_bytes()
-    answers = []
+    answers: list[asyncio.Future[Any]] = []
     while not leader.machine.alarms:
         answers.append(leader.begin("put", PutRequest(b"k%d" % len(answers), bytes(1000))))
         await asyncio.wait(answers[-1:])
