@@ -17,6 +17,7 @@ from raft.messages import (
     TimeoutNow,
 )
 from raft.types import (
+    ENTRY_HEADER_BYTES,
     NO_NODE,
     Configuration,
     Entry,
@@ -120,7 +121,7 @@ def _take(
     taken = len(entries)
     refused = []
     for proposal in proposals[taken:]:
-        alone = len(proposal.data) > limit
+        alone = len(proposal.data) + ENTRY_HEADER_BYTES > limit
         reason = RejectReason.TOO_LARGE if alone else RejectReason.UNCOMMITTED_LIMIT
         refused.append((proposal.token, reason))
     return taken, refused

@@ -127,7 +127,8 @@ class RaftNode:
             TransferLeader: self._on_transfer_leader,
             ProposeMembership: self._on_propose_membership,
         }
-        if core.membership.current.members() == (core.node_id,) and candidate.may_campaign(core):
+        current = core.membership.current
+        if current.voters == (core.node_id,) and not current.voters_outgoing:
             # Nobody else could lead: waiting for a timeout would only delay the start.
             candidate.campaign(core, pre_vote=True)
 

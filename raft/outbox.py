@@ -32,26 +32,29 @@ class Outbox:
         entries = durability.hand_out(core.log)
         snapshot, durability.snapshot = durability.snapshot, None
         hard_state = self._hard_state(core, writes=bool(entries) or snapshot is not None)
+        committed = _committed(core)
+        role_change = self._role_change(core)
+        persist = hard_state is not None or snapshot is not None or bool(entries)
+        if not (persist or committed or role_change is not None or _has_news(core)):
+            return None
+        self.seq = Seq(self.seq + 1)
+        if persist:
+            durability.begin(self.seq, hard_state, entries, snapshot)
         effects = Effects(
-            Seq(self.seq + 1),
+            self.seq,
             hard_state,
             entries,
             snapshot,
             core.messages,
             core.messages_after_sync,
-            _committed(core),
+            committed,
             core.accepted,
             core.rejected,
             core.reads,
             core.reads_rejected,
-            self._role_change(core),
+            role_change,
         )
-        if _is_empty(effects):
-            return None
-        self.seq = effects.seq
         _empty(core)
-        if effects.must_persist:
-            durability.begin(effects.seq, hard_state, entries, snapshot)
         return effects
 
     def _hard_state(self, core: Core, *, writes: bool) -> HardState | None:
@@ -86,17 +89,14 @@ def _committed(core: Core) -> list[Entry]:
     return entries
 
 
-def _is_empty(effects: Effects) -> bool:
-    return not (
-        effects.messages
-        or effects.messages_after_sync
-        or effects.committed
-        or effects.accepted
-        or effects.reads
-        or effects.rejected
-        or effects.reads_rejected
-        or effects.role_change is not None
-        or effects.must_persist
+def _has_news(core: Core) -> bool:
+    return bool(
+        core.messages
+        or core.messages_after_sync
+        or core.accepted
+        or core.reads
+        or core.rejected
+        or core.reads_rejected
     )
 
 

@@ -177,6 +177,18 @@ def test_a_single_voter_campaigns_at_once_and_leads_once_its_vote_is_durable():
     assert lab.role() is Role.LEADER
 
 
+@pytest.mark.parametrize(
+    ("configuration", "at_once"),
+    [
+        (Configuration((1,), learners=(2,)), True),
+        (Configuration((1,), voters_outgoing=(1, 2)), False),
+        (Configuration((2,), learners=(1,)), False),
+    ],
+)
+def test_only_a_single_voter_campaigns_at_once(configuration, at_once):
+    assert (Lab(configuration).role() is Role.CANDIDATE) is at_once
+
+
 def test_a_learner_never_campaigns():
     lab = Lab(Configuration((2, 3), learners=(1,)))
     lab.tick(5 * ELECTION_TICKS)

@@ -503,7 +503,7 @@ def test_proposals_beyond_the_uncommitted_limit_are_refused():
 
 def test_a_proposal_that_can_never_fit_says_so():
     lab = Lab(uncommitted_bytes_max=1000).lead_and_commit()
-    lab.propose(b"x" * 1001)
+    lab.propose(b"x" * (1001 - 24))
     assert [each.reason for each in lab.take().rejected] == [RejectReason.TOO_LARGE]
     lab.propose(b"x" * (1000 - 24))
     assert len(lab.take().accepted) == 1
