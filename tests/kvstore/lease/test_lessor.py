@@ -89,7 +89,7 @@ def test_an_export_is_of_its_moment_and_comes_back_whole():
     lessor.checkpoint(TWO, 3)
     lessor.grant(THREE, 5, 0.0)
     exported = list(rows)
-    assert exported == [(-3, 30, 0), (1, 10, 0), (2, 20, 7)]
+    assert exported == [(2, 20, 7), (1, 10, 0), (-3, 30, 0)]
     copy = Lessor(2)
     copy.import_(exported[:2])
     copy.import_(exported[2:])
