@@ -170,8 +170,10 @@ class Lessor:
 
         In the order of their grants, which is the same on all members: an import keeps it, and a
         checkpoint leaves a lease in its place. Sorting 100,000 would hold the loop for 10 ms. The
-        rows may be drawn later, between other commands. Attached keys are not among them: the newest
-        version of a key names its lease, and whoever loads the store attaches it from there.
+        rows may be drawn later, between other commands.
+
+        Attached keys are not among them: the newest version of a key names its lease, and whoever
+        loads the store attaches it from there.
         """
         leases = list(self._leases.values())
         return ((lease.id, lease.ttl_seconds, lease.remaining_seconds) for lease in leases)
