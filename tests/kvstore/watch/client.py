@@ -1,5 +1,7 @@
 """A client of a hub on a real store, for tests that go through it step by step."""
 
+from typing import Any
+
 from kvstore.budget import CountedBudget
 from kvstore.types import (
     WatchCancelRequest,
@@ -39,8 +41,8 @@ class Client:
         records = self.store.write(writes)
         self.hub.publish(self.store.revision, records)
 
-    def create(self, key: bytes, range_end: bytes = b"", **options: object) -> None:
-        request = WatchCreateRequest(key=key, range_end=range_end, **options)  # type: ignore[arg-type]
+    def create(self, key: bytes, range_end: bytes = b"", **options: Any) -> None:
+        request = WatchCreateRequest(key=key, range_end=range_end, **options)
         self.stream.request(WatchRequest(create_request=request))
 
     def cancel(self, watch_id: int) -> None:
