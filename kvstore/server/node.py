@@ -50,6 +50,8 @@ REQUEST_SECONDS = 5.0
 DRAIN_SECONDS_MAX = 2.0
 TRANSFER_SECONDS_MAX = 1.0
 LEASE_TTL_ELECTIONS = 1.5
+RESPONSE_MARGIN_BYTES = 512 * 1024
+"""A watch response may exceed the largest request by this before it is cut, as in etcd."""
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -183,6 +185,7 @@ class Node:
         return WatchLimits(
             streams_max=config.max_watch_streams,
             watchers_per_stream_max=config.max_watchers_per_stream,
+            response_bytes_max=config.max_request_bytes + RESPONSE_MARGIN_BYTES,
         )
 
     @property
