@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+L = TypeVar("L", bound="VirtualLoop")
 
 _process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
@@ -203,18 +204,23 @@ def _forget(tasks: dict[asyncio.Task[Any], None], task: asyncio.Task[Any]) -> No
     tasks.pop(task, None)
 
 
-def run_virtual(work: Callable[[VirtualLoop], Coroutine[Any, Any, T]], seconds_max: float) -> T:
+def run_virtual(
+    work: Callable[[L], Coroutine[Any, Any, T]],
+    seconds_max: float,
+    new_loop: Callable[[], L] = VirtualLoop,  # type: ignore[assignment]  # L is bound to it
+) -> T:
     """Run a coroutine on a loop of its own.
 
     Args:
         work: Makes the coroutine for the loop.
         seconds_max: Virtual seconds that it may take.
+        new_loop: Makes the loop.
 
     Raises:
         TimeoutError: It took longer.
         ExceptionGroup: A callback or a task raised what nobody caught.
     """
-    loop = VirtualLoop()
+    loop = new_loop()
 
     async def bounded() -> T:
         async with asyncio.timeout(seconds_max):
