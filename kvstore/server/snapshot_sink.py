@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KvstoreError
-from kvstore.server.network.base import SnapshotOffer
+from kvstore.server.network.base import NetworkError, SnapshotOffer
 from kvstore.server.pacing import in_lane
 from wal.errors import WalError
 from wal.snapshot_file import SnapshotFile, SnapshotReceiver
@@ -66,8 +66,15 @@ class ReceivedSnapshot:
         self.offset = self._receiver.offset
 
     async def write(self, data: bytes) -> None:
-        """Append; returns once it is written, which is what slows the sender down."""
-        await in_lane(self._lane, lambda: self._receiver.write(self.offset, data))
+        """Append; returns once it is written, which is what slows the sender down.
+
+        Raises:
+            NetworkError: The disk refused, or the bytes go beyond what was announced.
+        """
+        try:
+            await in_lane(self._lane, lambda: self._receiver.write(self.offset, data))
+        except (OSError, WalError) as error:
+            raise NetworkError(f"the snapshot cannot be stored: {error}") from error
         self.offset += len(data)
 
     async def finish(self) -> str:

@@ -31,7 +31,11 @@ class SnapshotSink(Protocol):
     """How many bytes are already here from an earlier attempt: the sender goes on from there."""
 
     async def write(self, data: bytes) -> None:
-        """Append; returns once there is room for more."""
+        """Append; returns once there is room for more.
+
+        Raises:
+            NetworkError: It cannot be stored.
+        """
 
     async def finish(self) -> str:
         """Verify and install. Returns "" if all is well, else what is wrong."""

@@ -45,6 +45,7 @@ class Handshake(asyncio.Protocol):
         )
         self._client = client
         self._settled = False
+        self._ended = False
         self.transport: Any = None
         self.headers: dict[str, str] = {}
         self.rest = b""
@@ -130,6 +131,7 @@ class Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side went away (asyncio.Protocol)."""
+        self._ended = True
         self._lose(str(exc) if exc else "the connection was closed")
 
     def take_over(self, protocol: asyncio.Protocol) -> None:
@@ -142,6 +144,10 @@ class Handshake(asyncio.Protocol):
         if self.rest:
             rest, self.rest = self.rest, b""
             protocol.data_received(rest)
+        if self._ended:
+            # Between the head and this call. Nobody else would tell the protocol, and it would
+            # take a dead connection for a silent one.
+            asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
 
     def respond(self, status: str, body: bytes = b"", headers: tuple[str, ...] = ()) -> None:
         """Answer a request and close."""
@@ -152,7 +158,7 @@ class Handshake(asyncio.Protocol):
             "Connection: close",
             *headers,
         ]
-        self.transport.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        self._write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
         self.transport.close()
 
     def switch(self, protocol_name: str, headers: tuple[str, ...] = ()) -> None:
@@ -163,4 +169,10 @@ class Handshake(asyncio.Protocol):
             f"Upgrade: {protocol_name}",
             *headers,
         ]
-        self.transport.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
+        self._write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
+
+    def _write(self, data: bytes) -> None:
+        # The other side may have gone while the answer was found, and a write to a closed
+        # transport raises on uvloop.
+        if not self.transport.is_closing():
+            self.transport.write(data)

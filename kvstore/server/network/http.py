@@ -147,6 +147,7 @@ class HttpNetwork:
         if older is not None:
             # The other side lost the connection that we still hold, and dialled anew.
             older.close("replaced by a newer connection")
+            self._receiver.on_link(member, up=False)
         link = FrameLink(
             lambda frame: self._receiver.on_frame(member, frame),
             lambda link, reason: self._link_down(link, member, reason),

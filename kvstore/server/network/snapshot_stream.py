@@ -59,6 +59,9 @@ async def send_snapshot(
         offset = int(handshake.headers.get("kvstore-offset", "0"))
         while offset < offer.size_bytes:
             piece = await read(offset, min(PIECE_BYTES, offer.size_bytes - offset))
+            if writer.is_closing():
+                # A write to a closed transport raises RuntimeError on uvloop.
+                raise ConnectionResetError("the receiver went away")
             writer.write(piece)
             async with asyncio.timeout(PIECE_SECONDS_MAX):
                 await writer.drain()
@@ -101,10 +104,11 @@ async def receive_snapshot(handshake: Handshake, member: int, receiver: NetworkR
     reader, writer = _streams(handshake)
     try:
         verdict = await _drink(reader, sink, offer.size_bytes)
-        writer.write(b"0" + verdict.encode() if verdict else b"1")
-        with contextlib.suppress(OSError):
-            await writer.drain()
-    except (OSError, TimeoutError) as error:
+        if not writer.is_closing():
+            writer.write(b"0" + verdict.encode() if verdict else b"1")
+            with contextlib.suppress(OSError):
+                await writer.drain()
+    except (OSError, TimeoutError, NetworkError) as error:
         log.warning("a snapshot from member %x broke off: %s", member, str(error) or "too slow")
         await sink.abandon()
     except asyncio.CancelledError:
