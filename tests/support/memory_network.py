@@ -216,7 +216,12 @@ class _Transfer:
             if piece is None:
                 await sink.abandon()
                 return
-            await sink.write(piece)
+            try:
+                await sink.write(piece)
+            except NetworkError as error:
+                await sink.abandon()
+                self._reply(error)
+                return
             missing -= len(piece)
             if missing:
                 self._reply(None)

@@ -59,6 +59,9 @@ class Side:
     def abort(self) -> None:
         self.closed = True
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
 
