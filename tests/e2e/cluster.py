@@ -50,7 +50,8 @@ def free_ports(count: int) -> list[int]:
 class Cluster:
     """Some members that know each other. Everything it starts is ended by ``close``, by its id.
 
-    ``flags`` go to each member's command line; ``trace`` gives what goes before it, by its name.
+    ``flags`` go to each member's command line. By a member's name ``own_flags`` gives more of them,
+    and ``trace`` what goes before the command line.
     """
 
     def __init__(
@@ -59,11 +60,14 @@ class Cluster:
         *,
         size: int = 3,
         flags: Sequence[str] = (),
+        own_flags: Callable[[str], Sequence[str]] = lambda name: (),
         trace: Callable[[str], Sequence[str]] = lambda name: (),
     ) -> None:
         ports = free_ports(2 * size)
         nodes = plan(directory, ports[:size], ports[size:])
-        self.members = [Member(node, nodes, flags, trace(node.name)) for node in nodes]
+        self.members = [
+            Member(node, nodes, [*flags, *own_flags(node.name)], trace(node.name)) for node in nodes
+        ]
 
     @property
     def urls(self) -> list[str]:

@@ -56,14 +56,17 @@ def parse(lines: Iterable[str]) -> list[Call]:
     return sorted(calls)
 
 
-def command(directory: Path) -> list[str]:
+def command(directory: Path, sync_delay_us: int = 0) -> list[str]:
     """What goes before a command so that it and its threads are traced into ``directory``.
+
+    Each of its syncs begins ``sync_delay_us`` microseconds late, as on a slow disk.
 
     The tracer is a process beside it (-D), so that the command keeps its own process id; and it is
     asked for by the traced one, which a kernel that lets nobody attach to strangers allows.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    return [*COMMAND, "-o", str(directory / "calls")]
+    delay = [f"--inject=fdatasync:delay_enter={sync_delay_us}"] if sync_delay_us else []
+    return [*COMMAND, *delay, "-o", str(directory / "calls")]
 
 
 def collected(directory: Path) -> list[Call]:
