@@ -178,9 +178,10 @@ def on_heartbeat(core: Core, message: Heartbeat) -> None:
             f" {core.log.last_index}"
         )
     _commit_to(core, message.commit_index)
-    core.messages_after_sync.append(
-        HeartbeatReply(core.node_id, message.sender, core.term, message.read_round)
-    )
+    if message.read_round:
+        core.messages_after_sync.append(
+            HeartbeatReply(core.node_id, message.sender, core.term, message.read_round)
+        )
 
 
 def _commit_to(core: Core, index: Index) -> None:

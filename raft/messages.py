@@ -71,8 +71,10 @@ class AppendEntriesReply(Envelope, frozen=True, array_like=True, tag=4):
 
 
 class Heartbeat(Envelope, frozen=True, array_like=True, tag=5):
-    """The leader lives. ``commit_index`` never exceeds what this follower is known to match;
-    ``read_round`` numbers ReadIndex rounds.
+    """The leader lives. ``commit_index`` never exceeds what this follower is known to match.
+
+    ``read_round`` numbers the broadcasts; with 0 it only brings the commit index, and asks for no
+    answer.
     """
 
     commit_index: Index

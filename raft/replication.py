@@ -5,7 +5,13 @@ from raft.errors import PeerError
 from raft.events import PeerUnreachable, SnapshotSent
 from raft.leader import advance_commit, confirm_reads, continue_transfer
 from raft.leadership import Leadership
-from raft.messages import AppendEntries, AppendEntriesReply, HeartbeatReply, InstallSnapshot
+from raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Heartbeat,
+    HeartbeatReply,
+    InstallSnapshot,
+)
 from raft.progress import UNSENT, Progress, ProgressState
 from raft.types import Entry, Index
 
@@ -37,7 +43,8 @@ def _send_append(
     elif first <= last:
         if follower.window_full(config.inflight_appends_max, config.inflight_bytes_max):
             return
-    elif follower.sent_commit >= core.commit_index:
+    else:
+        _tell_commit(core, follower)
         return
     prev = Index(first - 1)
     prev_term = log.term_at(prev)
@@ -70,6 +77,19 @@ def _send_append(
         follower.sent(end, log.bytes_between(prev, end), leadership.heartbeat_round)
         if end < last:
             leadership.unsent = True
+
+
+def _tell_commit(core: Core, follower: Progress) -> None:
+    """Let a follower that has everything know what of it is committed.
+
+    A heartbeat of round 0 asks for no answer: there is nothing to learn from one, and a lone put
+    would cost the leader as many answers to this as acknowledgements. If it is lost, the next
+    heartbeat says the same.
+    """
+    told = min(follower.match, core.commit_index)
+    if told > follower.sent_commit:
+        follower.sent_commit = told
+        core.messages.append(Heartbeat(core.node_id, follower.node_id, core.term, told, 0))
 
 
 def _send_snapshot(core: Core, follower: Progress) -> None:

@@ -16,6 +16,7 @@ from raft.messages import (
     AppendEntries,
     AppendEntriesReply,
     Heartbeat,
+    HeartbeatReply,
 )
 from raft.types import EntryKind, Role
 
@@ -61,8 +62,20 @@ def test_paper_s5_3_an_entry_is_committed_once_a_majority_has_it():
     assert lab.node.commit_index == 2
     taken = lab.take()
     assert [each.data for each in taken.committed] == [b"a"]
-    told = taken.sent(AppendEntries)
-    assert {each.commit_index for each in told} == {2}, "followers hear of it at once"
+    told = taken.sent(Heartbeat)
+    assert {(each.receiver, each.commit_index) for each in told} == {(2, 2), (3, 2)}, (
+        "followers that have it hear of it at once"
+    )
+
+
+def test_word_of_a_commit_alone_asks_for_no_answer():
+    lab = Lab(term=1, log=[1])
+    lab.hear(lab.heartbeat(1, commit=1, number=0))
+    taken = lab.take()
+    assert [each.index for each in taken.committed] == [1]
+    assert taken.sent(HeartbeatReply) == []
+    lab.hear(lab.heartbeat(1, commit=1, number=1))
+    assert len(lab.take().sent(HeartbeatReply)) == 1
 
 
 def test_paper_s5_3_committed_entries_come_in_order_and_once():
@@ -245,7 +258,8 @@ def test_paper_figure_7_any_two_logs_are_made_equal(logs):
         assert round_trips < 4 * (term + 2)
         follower.hear(*sent)
         leader.hear(*follower.take().sent(AppendEntriesReply))
-        sent = leader.take().to(2, AppendEntries)
+        taken = leader.take()
+        sent = taken.to(2, AppendEntries) + taken.to(2, Heartbeat)
     assert follower.log_terms() == leader.log_terms()
     assert follower.node.commit_index == leader.node.commit_index == len(ours) + 1
 
