@@ -77,7 +77,7 @@ TROUBLES = [
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_acknowledged_writes_survive(trouble) -> None:
     async def work(cluster: Cluster) -> None:
-        async with writers(cluster, 4) as crew:
+        async with writers(cluster, 3) as crew:
             await asyncio.sleep(1.0)
             await trouble(cluster)
             await cluster.wait_leader()
@@ -88,9 +88,9 @@ def test_acknowledged_writes_survive(trouble) -> None:
     run_scenario(work, 1)
 
 
-@scenario(11, 12, 13)
+@scenario(11, 12)
 async def test_acknowledged_writes_survive_rounds_of_troubles(cluster: Cluster) -> None:
-    async with writers(cluster, 4) as crew:
+    async with writers(cluster, 3) as crew:
         for _ in range(ROUNDS):
             await asyncio.sleep(cluster.rng.uniform(0.2, 1.0))
             await cluster.rng.choice(TROUBLES)(cluster)

@@ -33,7 +33,7 @@ async def wait_caught_up(cluster: Cluster, host: Host) -> None:
 
 @scenario(1, 2, **SMALL)
 async def test_a_follower_whose_log_is_gone_returns_through_a_snapshot(cluster: Cluster) -> None:
-    async with writers(cluster, 4) as crew:
+    async with writers(cluster, 2) as crew:
         follower = cluster.rng.choice(await cluster.followers())
         applied = follower.machine.applied_index
         follower.crash()

@@ -185,6 +185,7 @@ async def test_members_are_listed_with_names_and_urls(cluster: Cluster) -> None:
 async def test_status_is_the_members_own_view(cluster: Cluster) -> None:
     leader = await cluster.wait_leader()
     await leader.put(b"k", b"v")
+    await cluster.wait(lambda: leader.machine.cluster_version)
     await cluster.wait_equal()
     status = await leader.call("status", StatusRequest())
     assert (status.version, status.storageVersion) == (VERSION, CLUSTER_VERSION)
