@@ -9,10 +9,18 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KvError, UnknownOutcomeError
+from kvstore.types import (
+    Compare,
+    CompareResult,
+    CompareTarget,
+    PutRequest,
+    RequestOp,
+    TxnRequest,
+)
 from tests.support.cluster import ProcessLostError
 
 if TYPE_CHECKING:
-    from tests.support.cluster import Cluster
+    from tests.support.cluster import Cluster, Host
 
 PAUSE_SECONDS = (0.0, 0.02)
 
@@ -57,6 +65,67 @@ class Writer:
         """Finish the write under way."""
         self._stopping = True
         await self._task
+
+
+class Counter:
+    """Several clients raise one number by compare-and-set, each through any member.
+
+    Whoever reads must see all that was acknowledged before the read began; and in the end the
+    number is what was acknowledged, and at most what is unknown on top.
+    """
+
+    KEY = b"counter"
+
+    def __init__(self, cluster: Cluster, clients: int) -> None:
+        self._cluster = cluster
+        self._rng = random.Random(cluster.rng.getrandbits(64))
+        self.acknowledged = 0
+        self.unknown = 0
+        self.reads = 0
+        self._stopping = False
+        self._tasks = [cluster.loop.create_task(self._run()) for _ in range(clients)]
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(self._rng.uniform(*PAUSE_SECONDS))
+            if not self._cluster.up:
+                continue
+            try:
+                value, revision = await self._read(self._rng.choice(self._cluster.up))
+            except (KvError, ProcessLostError):
+                continue
+            if self._cluster.up:
+                await self._raise(value, revision)
+
+    async def _read(self, host: Host) -> tuple[int, int]:
+        floor = self.acknowledged
+        kvs = (await host.range(self.KEY)).kvs
+        value, revision = (int(kvs[0].value), kvs[0].mod_revision) if kvs else (0, 0)
+        assert value >= floor, f"member {host.number} shows {value}, {floor} was acknowledged"
+        self.reads += 1
+        return value, revision
+
+    async def _raise(self, value: int, revision: int) -> None:
+        unchanged = Compare(CompareResult.EQUAL, CompareTarget.MOD, self.KEY, mod_revision=revision)
+        put = RequestOp(request_put=PutRequest(self.KEY, b"%d" % (value + 1)))
+        try:
+            response = await self._rng.choice(self._cluster.up).call(
+                "txn", TxnRequest(compare=[unchanged], success=[put])
+            )
+        except (UnknownOutcomeError, ProcessLostError):
+            self.unknown += 1
+        except KvError:
+            return
+        else:
+            self.acknowledged += response.succeeded
+
+    async def check(self) -> None:
+        """Stop, and count."""
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+        for host in self._cluster.hosts:
+            value, _ = await self._read(host)
+            assert value <= self.acknowledged + self.unknown
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@ everything that was not synced.
 """
 
 import asyncio
+import errno
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from raft.types import Seq
 from tests.support.cluster import Cluster
 from tests.support.scenario import run_scenario, scenario
-from tests.support.writer import check_kept, writers
+from tests.support.writer import Counter, check_kept, writers
 from wal.wal import Wal
 
 ROUNDS = 6
@@ -64,6 +65,36 @@ async def mute_leader(cluster: Cluster) -> None:
     cluster.wire.heal()
 
 
+async def break_disk(cluster: Cluster) -> None:
+    """A sync fails, so the process ends, and is started again by and by."""
+    victim = cluster.rng.choice(cluster.up)
+    victim.failure_expected = True
+    victim.disk.failures["sync"] = OSError(errno.EIO, "the disk broke")
+    await cluster.wait(lambda: victim.node.failed.done())
+    victim.crash()
+    victim.failure_expected = False
+    await asyncio.sleep(cluster.rng.uniform(0, 2))
+    await victim.start()
+
+
+async def break_links(cluster: Cluster) -> None:
+    """Connections break again and again, and what was under way in them is lost."""
+    ids = [host.member_id for host in cluster.hosts]
+    for _ in range(10):
+        one, other = cluster.rng.sample(ids, 2)
+        cluster.wire.reset(one, other)
+        cluster.wire.slow(one, other, cluster.rng.uniform(0, 0.3))
+        await asyncio.sleep(cluster.rng.uniform(0, 0.5))
+    cluster.wire.heal()
+
+
+async def stop_leader(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    await leader.stop()
+    await asyncio.sleep(cluster.rng.uniform(0, 1))
+    await leader.start()
+
+
 TROUBLES = [
     crash_leader,
     crash_follower,
@@ -71,6 +102,9 @@ TROUBLES = [
     pause_leader,
     isolate_leader,
     mute_leader,
+    break_disk,
+    break_links,
+    stop_leader,
 ]
 
 
@@ -90,12 +124,15 @@ def test_acknowledged_writes_survive(trouble) -> None:
 
 @scenario(11, 12)
 async def test_acknowledged_writes_survive_rounds_of_troubles(cluster: Cluster) -> None:
+    counter = Counter(cluster, 2)
     async with writers(cluster, 3) as crew:
         for _ in range(ROUNDS):
             await asyncio.sleep(cluster.rng.uniform(0.2, 1.0))
             await cluster.rng.choice(TROUBLES)(cluster)
             await cluster.wait_leader()
         await asyncio.sleep(1.0)
+    await counter.check()
+    assert counter.reads > 100
     await check_kept(cluster, crew)
 
 
