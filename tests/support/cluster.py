@@ -2,7 +2,7 @@
 whatever was not synced and a network that obeys the test.
 
 A run is decided by its seed. Each member is a ``Process`` on the virtual loop: ``crash`` is a power
-cut, ``kill`` is SIGKILL on a machine that stays up, ``pause`` is SIGSTOP.
+cut, ``stop`` is SIGTERM, ``pause`` is SIGSTOP.
 """
 
 from __future__ import annotations

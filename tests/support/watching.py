@@ -18,6 +18,7 @@ from kvstore.types import (
 if TYPE_CHECKING:
     from kvstore.service.watch import ServiceWatch
     from tests.support.cluster import Host
+    from tests.support.virtual_loop import Process
 
 TAKE_BYTES_MAX = 64 * 1024
 TAKE_STEPS = 8
@@ -65,3 +66,48 @@ class Watching:
             f"member {self._host.number}: events {self.revisions[:5]}...{self.revisions[-5:]} "
             f"({len(self.revisions)}) are not {first}..{last}"
         )
+
+
+class Following:
+    """A client that watches every key on one member, and comes back where it stopped whenever the
+    member's process was gone.
+
+    Every revision must bring one event, the next one; so it fits where each write changes one key.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.revision = 1
+        self._stopping = False
+        self._task = host.cluster.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        host = self._host
+        while not self._stopping:
+            await asyncio.sleep(0.02)
+            if not host.up:
+                continue
+            process = host.process
+            watching = Watching(
+                host, WatchCreateRequest(b"\0", b"\0", start_revision=self.revision + 1)
+            )
+            seen = 0
+            while self._is_there(process):
+                await asyncio.sleep(0.02)
+                for revision in watching.revisions[seen:]:
+                    assert revision == self.revision + 1, (
+                        f"member {host.number}: revision {revision} follows {self.revision}"
+                    )
+                    self.revision = revision
+                seen = len(watching.events)
+
+    def _is_there(self, process: Process | None) -> bool:
+        return not self._stopping and self._host.up and self._host.process is process
+
+    async def check(self) -> None:
+        """Wait for the newest revision, and stop."""
+        await self._host.cluster.wait(
+            lambda: self._task.done() or self.revision == self._host.machine.store.revision
+        )
+        self._stopping = True
+        await self._task

@@ -11,6 +11,7 @@ import pytest
 from raft.types import Seq
 from tests.support.cluster import Cluster
 from tests.support.scenario import run_scenario, scenario
+from tests.support.watching import Following
 from tests.support.writer import Counter, check_kept, writers
 from wal.wal import Wal
 
@@ -125,6 +126,7 @@ def test_acknowledged_writes_survive(trouble) -> None:
 @scenario(11, 12)
 async def test_acknowledged_writes_survive_rounds_of_troubles(cluster: Cluster) -> None:
     counter = Counter(cluster, 2)
+    followings = [Following(host) for host in cluster.hosts]
     async with writers(cluster, 3) as crew:
         for _ in range(ROUNDS):
             await asyncio.sleep(cluster.rng.uniform(0.2, 1.0))
@@ -134,6 +136,8 @@ async def test_acknowledged_writes_survive_rounds_of_troubles(cluster: Cluster) 
     await counter.check()
     assert counter.reads > 100
     await check_kept(cluster, crew)
+    for following in followings:
+        await following.check()
 
 
 def test_an_acknowledgement_before_the_sync_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

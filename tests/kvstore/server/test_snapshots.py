@@ -35,9 +35,9 @@ async def wait_caught_up(cluster: Cluster, host: Host) -> None:
 async def test_a_follower_whose_log_is_gone_returns_through_a_snapshot(cluster: Cluster) -> None:
     async with writers(cluster, 2) as crew:
         follower = cluster.rng.choice(await cluster.followers())
-        applied = follower.machine.applied_index
+        held = follower.node.driver.raft.last_index
         follower.crash()
-        await wait_log_gone(cluster, applied)
+        await wait_log_gone(cluster, held)
         await follower.start()
         await wait_caught_up(cluster, follower)
         assert follower.node.snapshots.installed_total >= 1
@@ -51,10 +51,10 @@ async def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(cluster: Clus
     follower = (await cluster.followers())[0]
     cluster.wire.isolate(follower.member_id)
     await asyncio.sleep(LOG_HELD_SECONDS)
-    applied = follower.machine.applied_index
+    held = follower.node.driver.raft.last_index
     for number in range(120):
         await leader.put(b"w%03d" % number, cluster.rng.randbytes(2000))
-    await wait_log_gone(cluster, applied)
+    await wait_log_gone(cluster, held)
     cluster.wire.break_transfer_after_bytes = 100_000
     async with writers(cluster, 2) as crew:
         cluster.wire.heal()
@@ -71,12 +71,12 @@ async def test_a_follower_that_dies_while_a_snapshot_arrives_gets_it_again(
 ) -> None:
     leader = await cluster.wait_leader()
     follower = (await cluster.followers())[0]
-    applied = follower.machine.applied_index
+    held = follower.node.driver.raft.last_index
     follower.crash()
     await asyncio.sleep(LOG_HELD_SECONDS)
     for number in range(120):
         await leader.put(b"w%03d" % number, cluster.rng.randbytes(2000))
-    await wait_log_gone(cluster, applied)
+    await wait_log_gone(cluster, held)
     await follower.start()
     start = cluster.wire.transferred_bytes
     await cluster.wait(lambda: cluster.wire.transferred_bytes - start > 100_000)
@@ -117,10 +117,10 @@ async def test_a_watch_goes_on_through_the_install_of_a_snapshot(cluster: Cluste
     watching = Watching(follower, WatchCreateRequest(b"w", b"x", start_revision=2))
     cluster.wire.isolate(follower.member_id)
     await asyncio.sleep(LOG_HELD_SECONDS)
-    applied = follower.machine.applied_index
+    held = follower.node.driver.raft.last_index
     for number in range(100):
         await leader.put(b"w/%03d" % (number % 7), b"%d" % number)
-    await wait_log_gone(cluster, applied)
+    await wait_log_gone(cluster, held)
     cluster.wire.heal()
     await wait_caught_up(cluster, follower)
     assert follower.node.snapshots.installed_total == 1
@@ -138,12 +138,12 @@ async def test_a_watch_that_a_snapshot_overtook_is_cancelled_with_the_compact_re
     watching = Watching(follower, WatchCreateRequest(b"w", b"x"))
     cluster.wire.isolate(follower.member_id)
     await asyncio.sleep(LOG_HELD_SECONDS)
-    applied = follower.machine.applied_index
+    held = follower.node.driver.raft.last_index
     for number in range(100):
         await leader.put(b"w/%03d" % (number % 7), b"%d" % number)
     await leader.call("compact", CompactionRequest(revision=80))
     await leader.put(b"w/after", b"")
-    await wait_log_gone(cluster, applied)
+    await wait_log_gone(cluster, held)
     cluster.wire.heal()
     await wait_caught_up(cluster, follower)
     await cluster.wait(lambda: watching.responses and watching.responses[-1].canceled)
