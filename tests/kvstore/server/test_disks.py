@@ -49,7 +49,8 @@ async def test_acknowledged_writes_survive_disks_that_break(cluster: Cluster) ->
             victim = cluster.rng.choice(cluster.hosts)
             victim.failure_expected = True
             victim.disk.failures[kind] = OSError(errno.EIO, "the disk broke")
-            await cluster.wait(lambda victim=victim: victim.node.failed.done())  # type: ignore[misc]
+            await cluster.wait(lambda victim=victim: not victim.disk.failures)  # type: ignore[misc]
+            await asyncio.sleep(cluster.rng.uniform(0, 0.1))
             victim.crash()
             victim.failure_expected = False
             await cluster.wait_leader()

@@ -67,11 +67,12 @@ async def mute_leader(cluster: Cluster) -> None:
 
 
 async def break_disk(cluster: Cluster) -> None:
-    """A sync fails, so the process ends, and is started again by and by."""
+    """A sync fails: of the log, and the process ends; of a snapshot, and it is taken anew."""
     victim = cluster.rng.choice(cluster.up)
     victim.failure_expected = True
     victim.disk.failures["sync"] = OSError(errno.EIO, "the disk broke")
-    await cluster.wait(lambda: victim.node.failed.done())
+    await cluster.wait(lambda: not victim.disk.failures)
+    await asyncio.sleep(cluster.rng.uniform(0, 0.1))
     victim.crash()
     victim.failure_expected = False
     await asyncio.sleep(cluster.rng.uniform(0, 2))
