@@ -215,7 +215,8 @@ class OsLane:
             result: object
             try:
                 result = job()
-            except BaseException as error:  # noqa: BLE001 - handed over whole: the loop decides what it means
+            except BaseException as error:  # noqa: BLE001
+                # Handed over whole: the loop decides what it means.
                 result = error
             # A loop that is closed has nobody left who could be told.
             with suppress(RuntimeError):

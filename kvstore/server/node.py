@@ -389,7 +389,7 @@ class Node:
         await self._wait(lambda: not len(self.proposals) and not len(self.reads), give_up)
 
     async def _wait(self, condition: Callable[[], bool], give_up: float) -> None:
-        while not condition() and self.loop.time() < give_up:  # noqa: ASYNC110 - bounded, at the end
+        while not condition() and self.loop.time() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     # --- what the network asks --------------------------------------------------------------------

@@ -13,6 +13,7 @@ from raft.events import Applied, Event, Persisted, Propose, Receive, SnapshotIns
 from raft.messages import (
     AppendEntries,
     AppendEntriesReply,
+    Envelope,
     Heartbeat,
     HeartbeatReply,
     Message,
@@ -36,7 +37,7 @@ from raft.types import (
 
 from .cluster import ELECTION_TICKS, voters
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Envelope)
 
 
 def entry(index: int, term: int, data: bytes = b"") -> Entry:
@@ -89,7 +90,7 @@ class Taken:
         return [message for message in self.now + self.later if isinstance(message, kind)]
 
     def to(self, receiver: int, kind: type[M]) -> list[M]:
-        return [each for each in self.sent(kind) if each.receiver == receiver]  # type: ignore[attr-defined]
+        return [each for each in self.sent(kind) if each.receiver == receiver]
 
 
 class Lab:

@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +94,7 @@ class _Connection:
                 wire,
                 sender.member_id,
                 receiver.member_id,
-                lambda frame, sender=sender, receiver=receiver: receiver.process.call_soon(  # type: ignore[misc]
-                    self._deliver, sender.member_id, receiver, frame
-                ),
+                partial(receiver.process.call_soon, self._deliver, sender.member_id, receiver),
             )
             for sender, receiver in (ends, ends[::-1])
         }
@@ -157,7 +156,7 @@ class _Transfer:
                 piece = await read(offset, min(PIECE_BYTES, offer.size_bytes - offset))
                 self._wire.count_transferred(self, len(piece))
                 offset += len(piece)
-                verdict = await self._ask(lambda piece=piece: self._inbox.put_nowait(piece))  # type: ignore[misc]
+                verdict = await self._ask(partial(self._inbox.put_nowait, piece))
             if verdict != "":
                 raise NetworkError(f"the receiver says: {verdict}")
         except TimeoutError as error:

@@ -41,20 +41,24 @@ async def test_a_failed_sync_ends_the_member_and_acknowledges_nothing(cluster: C
     await cluster.wait_equal()
 
 
+async def _break_a_disk(cluster: Cluster, kind: str) -> None:
+    victim = cluster.rng.choice(cluster.hosts)
+    victim.failure_expected = True
+    victim.disk.failures[kind] = OSError(errno.EIO, "the disk broke")
+    await cluster.wait(lambda: not victim.disk.failures)
+    await asyncio.sleep(cluster.rng.uniform(0, 0.1))
+    victim.crash()
+    victim.failure_expected = False
+    await cluster.wait_leader()
+    await victim.start()
+
+
 @scenario(1, 2, 3)
 async def test_acknowledged_writes_survive_disks_that_break(cluster: Cluster) -> None:
     async with writers(cluster, 3) as crew:
         for kind in ("sync", "write", "sync"):
             await asyncio.sleep(0.5)
-            victim = cluster.rng.choice(cluster.hosts)
-            victim.failure_expected = True
-            victim.disk.failures[kind] = OSError(errno.EIO, "the disk broke")
-            await cluster.wait(lambda victim=victim: not victim.disk.failures)  # type: ignore[misc]
-            await asyncio.sleep(cluster.rng.uniform(0, 0.1))
-            victim.crash()
-            victim.failure_expected = False
-            await cluster.wait_leader()
-            await victim.start()
+            await _break_a_disk(cluster, kind)
     await check_kept(cluster, crew)
 
 
