@@ -16,7 +16,7 @@ from raft.messages import (
     RequestVote,
     RequestVoteReply,
 )
-from raft.types import NO_NODE, Index, NodeId, Proposal, Role, Term
+from raft.types import ENTRY_HEADER_BYTES, NO_NODE, Index, NodeId, Proposal, Role, Term
 
 # A question about reads that was not answered for so many ticks is asked again.
 _ASK_AGAIN_TICKS = 2
@@ -215,12 +215,28 @@ def on_install_snapshot(core: Core, message: InstallSnapshot) -> None:
 
 
 def forward_proposals(core: Core, proposals: list[Proposal]) -> None:
-    """Send our clients' proposals to the leader, or refuse them if none is known."""
+    """Send our clients' proposals to the leader, or refuse them if none is known.
+
+    No message carries more than an append may, or always one proposal: what comes in at once is
+    bounded by nothing but what clients may have in flight, and a link refuses huge frames.
+    """
     if core.leader == NO_NODE:
         core.rejected.extend(
             [Rejected(proposal.token, RejectReason.NO_LEADER, NO_NODE) for proposal in proposals]
         )
         return
+    bytes_max = core.config.append_bytes_max
+    first = size_bytes = 0
+    for place, proposal in enumerate(proposals):
+        entry_bytes = len(proposal.data) + ENTRY_HEADER_BYTES
+        if place > first and size_bytes + entry_bytes > bytes_max:
+            _forward(core, proposals[first:place])
+            first, size_bytes = place, 0
+        size_bytes += entry_bytes
+    _forward(core, proposals[first:])
+
+
+def _forward(core: Core, proposals: list[Proposal]) -> None:
     core.messages_after_sync.append(
         ForwardProposals(core.node_id, core.leader, core.term, tuple(proposals))
     )

@@ -215,6 +215,25 @@ def test_a_follower_forwards_to_its_leader():
     assert (taken.accepted, taken.rejected) == ([], [])
 
 
+def test_what_a_follower_forwards_is_cut_as_appends_are():
+    lab = Lab(term=1, append_bytes_max=700).hear(Lab(term=1).heartbeat(1))
+    lab.take()
+    sizes = [300, 300, 300, 5000, 1, 1, 676, 676]
+    lab.propose(*[b"x" * size for size in sizes])
+    forwards = lab.take().sent(ForwardProposals)
+    # A command costs its bytes and an entry's header of 24; one goes in any case.
+    assert [[len(each.data) for each in forward.proposals] for forward in forwards] == [
+        [300, 300],
+        [300],
+        [5000],
+        [1, 1],
+        [676],
+        [676],
+    ]
+    tokens = [each.token for forward in forwards for each in forward.proposals]
+    assert tokens == list(range(len(sizes))), "each once, in order"
+
+
 def test_a_follower_without_a_leader_refuses():
     lab = Lab().propose(b"a")
     assert [(each.token, each.reason, each.leader) for each in lab.take().rejected] == [
