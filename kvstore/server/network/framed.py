@@ -9,11 +9,14 @@ An empty frame says only "I am here"; it keeps an idle link from being taken for
 """
 
 import asyncio
+import logging
 import struct
 from collections.abc import Callable
 from typing import Any
 
 from kvstore.server.network.base import FrameError
+
+log = logging.getLogger("kvstore.peers")
 
 _LENGTH = struct.Struct("<I")
 _ALIVE = _LENGTH.pack(0)
@@ -48,6 +51,7 @@ class FrameLink(asyncio.Protocol):
         self._buffer = bytearray()
         self._lost = False
         self._reason = ""
+        self._refused_huge = False
         self.heard_at = clock()
 
     def connection_made(self, transport: Any) -> None:
@@ -80,7 +84,18 @@ class FrameLink(asyncio.Protocol):
             del buffer[:start]
 
     def send(self, frame: bytes) -> bool:
-        """Queue one frame. False, and dropped, if the link is gone or holds too much already."""
+        """Queue one frame.
+
+        False, and dropped, if the link is gone or holds too much already, or if the other side
+        would close the connection for the frame's length.
+        """
+        if len(frame) > FRAME_BYTES_MAX:
+            if not self._refused_huge:
+                self._refused_huge = True
+                log.error(
+                    "a frame of %d bytes is not sent: at most %d fit", len(frame), FRAME_BYTES_MAX
+                )
+            return False
         transport = self._transport
         # A write to a closed transport raises on uvloop.
         if self._lost or transport.is_closing():

@@ -3,9 +3,11 @@
 import struct
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore.server.network import framed as framed_module
 from kvstore.server.network.base import FrameError
 from kvstore.server.network.framed import FRAME_BYTES_MAX, UNSENT_BYTES_MAX, FrameLink
 
@@ -102,6 +104,20 @@ def test_beyond_the_limit_of_unsent_bytes_frames_are_dropped() -> None:
     wire.unsent = UNSENT_BYTES_MAX + 1
     assert not wire.link.send(b"abc")
     assert wire.written == framed(b"abc")
+
+
+def test_a_frame_that_the_other_side_would_not_take_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(framed_module, "FRAME_BYTES_MAX", 10)
+    wire = Wire()
+    assert wire.link.send(b"x" * 10)
+    assert not wire.link.send(b"x" * 11)
+    assert not wire.link.send(b"x" * 12)
+    assert wire.written == framed(b"x" * 10)
+    assert not wire.closed
+    (record,) = caplog.records
+    assert "a frame of 11 bytes is not sent" in record.getMessage()
 
 
 def test_a_closed_link_takes_no_frame_and_says_why_once() -> None:
