@@ -37,6 +37,9 @@ _ANSWER_PREFIX: Final = bytes([_ANSWER])
 CALLS_MAX: Final = 20_000
 """Calls to other members that may wait at a time; more are refused at once as retryable."""
 
+CALL_BYTES_MAX: Final = 16 * 1024 * 1024
+"""What a call or its answer may carry: it holds up heartbeats on the same link."""
+
 CallReply = Callable[["bytes | KvError"], None]
 CallHandler = Callable[[bytes, CallReply], None]
 
@@ -54,6 +57,8 @@ class Peers:
         loop: For the deadlines of calls.
         on_message: Gets every raft message that decodes.
         on_unreachable: Told of a member when frames to it may have been lost.
+        first_call: The number of the first call, drawn at random from 62 bits. A former life of
+            this process numbered its calls too, and their answers may still be under way.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Peers:
         member_id: int,
         on_message: Callable[[Message], None],
         on_unreachable: Callable[[int], None],
+        first_call: int,
     ) -> None:
         self._network = network
         self._loop = loop
@@ -71,7 +77,7 @@ class Peers:
         self._on_unreachable = on_unreachable
         self._handlers: dict[str, CallHandler] = {}
         self._calls: dict[int, tuple[int, CallReply, asyncio.TimerHandle]] = {}
-        self._call_id = 0
+        self._next_call = first_call
         self.sent_bytes_total: dict[int, int] = {}
         self.received_bytes_total: dict[int, int] = {}
         self.send_failures_total: dict[int, int] = {}
@@ -110,7 +116,7 @@ class Peers:
         elif kind == _CALL:
             self._on_call(member, frame[1:])
         elif kind == _ANSWER:
-            self._on_answer(frame[1:])
+            self._on_answer(member, frame[1:])
         else:
             raise FrameError(f"a frame of the unknown kind {kind}")
 
@@ -135,7 +141,11 @@ class Peers:
         if len(self._calls) >= CALLS_MAX:
             reply(ErrorKind.TOO_MANY_REQUESTS.error())
             return
-        self._call_id = call = self._call_id + 1
+        if len(body) > CALL_BYTES_MAX:
+            reply(ErrorKind.REQUEST_TOO_LARGE.error())
+            return
+        call = self._next_call
+        self._next_call = call + 1
         if not self._network.send(member, _CALL_PREFIX + _encode((call, method, body))):
             reply(ErrorKind.NO_LEADER.error())
             return
@@ -158,6 +168,8 @@ class Peers:
             raise FrameError(f"no call: {error}") from error
 
         def answer(result: "bytes | KvError") -> None:
+            if not isinstance(result, KvError) and len(result) > CALL_BYTES_MAX:
+                result = ErrorKind.RESPONSE_TOO_LARGE.error()
             if isinstance(result, KvError):
                 body = _encode((int(result.code), result.message, result.retryable))
                 self._network.send(member, _ANSWER_PREFIX + _encode((call, False, body)))
@@ -177,13 +189,16 @@ class Peers:
         except msgspec.DecodeError as error:
             raise FrameError(f"a call of {method!r} has a broken body: {error}") from error
 
-    def _on_answer(self, frame: bytes) -> None:
+    def _on_answer(self, member: int, frame: bytes) -> None:
+        answer: bytes | KvError
         try:
-            call, ok, body = _decode_answer(frame)
-            if ok:
-                self._settle(call, body)
-            else:
-                code, message, retryable = _decode_error(body)
-                self._settle(call, KvError(Code(code), message, retryable=retryable))
+            call, ok, answer = _decode_answer(frame)
+            if not ok:
+                code, message, retryable = _decode_error(answer)
+                answer = KvError(Code(code), message, retryable=retryable)
         except (msgspec.DecodeError, ValueError) as error:
             raise FrameError(f"no answer to a call: {error}") from error
+        waiting = self._calls.get(call)
+        # Nobody but the member that was called can know the answer.
+        if waiting is not None and waiting[0] == member:
+            self._settle(call, answer)

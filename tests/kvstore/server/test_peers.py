@@ -25,13 +25,15 @@ APPEND = AppendEntries(NodeId(ONE), NodeId(OTHER), Term(3), Index(0), Term(0), I
 class Side:
     """One member's ``Peers`` on a network that is a list."""
 
-    def __init__(self, loop: VirtualLoop, member: int) -> None:
+    def __init__(self, loop: VirtualLoop, member: int, first_call: int = 1000) -> None:
         self.up = True
         self.sent: deque[tuple[int, bytes]] = deque()
         self.messages: list[Message] = []
         self.unreachable: list[int] = []
         network: Any = self
-        self.peers = Peers(network, loop, member, self.messages.append, self.unreachable.append)
+        self.peers = Peers(
+            network, loop, member, self.messages.append, self.unreachable.append, first_call
+        )
 
     def send(self, member: int, frame: bytes) -> bool:
         if self.up:
@@ -175,6 +177,57 @@ def test_too_many_calls_are_refused_as_retryable(two: Two, monkeypatch: pytest.M
     (answer,) = two.answers
     assert isinstance(answer, KvError)
     assert answer == ErrorKind.TOO_MANY_REQUESTS.error()
+
+
+def test_an_answer_to_a_former_life_answers_no_call_of_this_one(two: Two) -> None:
+    two.other.peers.serve("who", lambda body, reply: reply(body))
+    two.call("who", b"former")
+    two.other.peers.on_frame(ONE, two.one.sent.popleft()[1])
+    late = two.other.sent.popleft()[1]
+    two.one = Side(two.loop, ONE, first_call=2**61)
+    two.call("who", b"present")
+    two.one.peers.on_frame(OTHER, late)
+    assert two.answers == []
+    two.exchange()
+    assert two.answers == [b"present"]
+
+
+def test_calls_are_numbered_from_where_the_member_is_told(two: Two) -> None:
+    two.one = Side(two.loop, ONE, first_call=2**62 - 1)
+    two.call("any")
+    two.call("any")
+    calls = [msgspec.msgpack.decode(frame[1:])[0] for _, frame in two.one.sent]
+    assert calls == [2**62 - 1, 2**62]
+
+
+def test_only_the_member_that_was_called_can_answer(two: Two) -> None:
+    two.other.peers.serve("who", lambda _body, reply: reply(b"the one that was asked"))
+    two.call("who")
+    frame = b"\x03" + msgspec.msgpack.encode((1000, True, b"somebody else"))
+    two.one.peers.on_frame(3, frame)
+    assert two.answers == []
+    two.exchange()
+    assert two.answers == [b"the one that was asked"]
+
+
+def test_a_call_that_is_too_large_fails_at_once(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers_module, "CALL_BYTES_MAX", 10)
+    two.call("any", b"x" * 11)
+    assert two.answers == [ErrorKind.REQUEST_TOO_LARGE.error()]
+    assert not two.one.sent
+    two.call("any", b"x" * 10)
+    assert len(two.one.sent) == 1
+
+
+def test_an_answer_that_is_too_large_is_told_at_once(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "CALL_BYTES_MAX", 10)
+    two.other.peers.serve("repeat", lambda body, reply: reply(body * 2))
+    two.call("repeat", b"x" * 5)
+    two.call("repeat", b"x" * 6)
+    two.exchange()
+    assert two.answers == [b"x" * 10, ErrorKind.RESPONSE_TOO_LARGE.error()]
 
 
 def test_a_call_with_a_broken_body_costs_the_connection(two: Two) -> None:
