@@ -42,6 +42,16 @@ class _Item:
             sum(map(len, encoded)) + ENTRY_OVERHEAD_BYTES * len(encoded) + ITEM_OVERHEAD_BYTES
         )
 
+    @property
+    def divisible(self) -> bool:
+        """Whether it may take several batches.
+
+        Entries behind a mark that keeps the log are there already, up to where they are new. The
+        half of them, written again, could be taken for a cut by whoever reads it, if the segment
+        that the first writing began in is gone: then there is nothing to compare them with.
+        """
+        return len(self.encoded) > 1 and (self.mark is None or not self.mark.log_kept)
+
 
 class Outgoing:
     """A batch put together. ``seq`` is what becomes durable with it, None if that takes a later
@@ -62,7 +72,7 @@ class Outgoing:
 
 class WriteQueue:
     """First in, first out. ``bytes_max`` is what a batch may hold, unless a single entry is
-    larger.
+    larger, or what follows a snapshot's mark in a log that is kept.
     """
 
     __slots__ = ("_bytes_max", "_items")
@@ -99,7 +109,7 @@ class WriteQueue:
         run_end = 0
         while items:
             item = items[0]
-            if item.size > self._bytes_max and not out.size and len(item.encoded) > 1:
+            if item.size > self._bytes_max and not out.size and item.divisible:
                 item = self._split(item, written)
             elif out.size and out.size + item.size > self._bytes_max:
                 break

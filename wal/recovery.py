@@ -102,10 +102,11 @@ class _Replay:
         if entries:
             if first > entries[-1].index + 1:
                 raise RecordError(f"entry {first} follows entry {entries[-1].index}")
-            del entries[max(0, first - entries[0].index) :]
-        # The very first may begin anywhere: entries before it may lie in a segment that is gone, if
-        # a later mark covers them.
-        entries.extend(run)
+            _merge(entries, run)
+        else:
+            # The very first may begin anywhere: entries before it may lie in a segment that is
+            # gone, if a later mark covers them.
+            entries.extend(run)
 
     def _mark(self, mark: Mark) -> None:
         index = mark.meta.index
@@ -121,6 +122,32 @@ class _Replay:
             entries.clear()
         elif entries:
             del entries[: max(0, index - entries[0].index + 1)]
+
+
+def _merge(entries: list[Entry], run: list[Entry]) -> None:
+    """Put a run that starts at or below the end of ``entries``, or right behind it, in its place.
+
+    Index and term tell an entry (Log Matching, Raft §5.3): where they are the same, nothing is
+    replaced and nothing cut. Without this, of entries that were written twice, of which the second
+    writing did not get to its end, those that it did not reach would be lost, although they were
+    acknowledged when they were written first. The first entry of another term cuts what is there
+    from its index on.
+    """
+    first = run[0].index
+    start = entries[0].index
+    low = max(first, start)
+    upto = min(run[-1].index, entries[-1].index) + 1
+    same: int = low
+    while same < upto and entries[same - start].term == run[same - first].term:
+        if entries[same - start] != run[same - first]:
+            raise RecordError(f"entry {same} was written twice in one term, and differs")
+        same += 1
+    if same < upto or run[-1].index < start:
+        del entries[same - start :]
+    # Entries before the first one held lay in a segment that is gone: here they are again.
+    if first < start:
+        entries[:0] = run[: start - first]
+    entries.extend(run[max(same, low) - first :])
 
 
 def recover(disk: Disk, directory: str, numbers: list[int]) -> Found:

@@ -34,7 +34,7 @@ def _step(node: Node, model: _Model, rng: Random) -> None:
     """Do one random thing that a node does."""
     hard_state, snapshot, log = model.newest
     last = snapshot + len(log)
-    what = rng.randrange(6)
+    what = rng.randrange(7)
     term: int = hard_state.term
     added: list[Entry] = []
     new_mark = None
@@ -61,13 +61,24 @@ def _step(node: Node, model: _Model, rng: Random) -> None:
         snapshot = rng.randrange(snapshot + 1, last + 5)
         new_mark = mark(snapshot, term)
         log = ()
+    elif what == 6 and log:
+        # A leader's snapshot that the log agrees with: what follows stays, written once more.
+        covered = rng.choice(log)
+        new_mark = mark(covered.index, covered.term)
+        log = log[covered.index - snapshot :]
+        snapshot = covered.index
+        added = list(log)
     if added and added[-1].term > term:
         term = added[-1].term
     hard_state = state(term, rng.randrange(4), snapshot + len(log))
     seq = node.persist(added, hard_state, new_mark)
     model.states.append((hard_state, snapshot, log))
     model.seq_of[seq] = len(model.states) - 1
-    if sum(len(each.encoded) + 4 for each in added) > OPTIONS.batch_bytes_max - 64:
+    written_again = what == 6
+    if (
+        not written_again
+        and sum(len(each.encoded) + 4 for each in added) > OPTIONS.batch_bytes_max - 64
+    ):
         model.large.add(len(model.states) - 1)
 
 
