@@ -157,7 +157,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             flag="max-request-bytes",
             help="Most bytes of one write.",
             minimum=KIB,
-            maximum=64 * MIB,
+            maximum=32 * MIB,
         ),
     ] = 1536 * KIB
     max_txn_ops: Annotated[

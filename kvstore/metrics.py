@@ -168,6 +168,12 @@ _SAMPLES: Final[tuple[Sample, ...]] = (
         lambda node: node.wal.queued_bytes,
     ),
     (
+        "kvstore_wal_slow_disk_total",
+        "counter",
+        "Times that this member, leading, handed leadership on because its disk hung.",
+        lambda node: node.upkeep.slow_disks_total,
+    ),
+    (
         "kvstore_snapshots_taken_total",
         "counter",
         "Snapshots taken.",

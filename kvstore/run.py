@@ -72,7 +72,7 @@ async def run(
         environment = real_environment(config, loop)
         identity = bootstrap.identity_of(config)
         fresh = not Wal.exists(environment.disk, bootstrap.layout(config.data_dir).wal)
-        if fresh and config.initial_cluster_state == "new":
+        if fresh:
             await bootstrap.refuse_if_known(config, identity)
         node = Node(config, environment)
         _settle_collector()

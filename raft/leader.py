@@ -292,4 +292,6 @@ def continue_transfer(core: Core) -> None:
     target = leadership.progress[leadership.transfer_target]
     if target.match == core.log.last_index:
         leadership.transfer_sent = True
-        core.messages_after_sync.append(TimeoutNow(core.node_id, target.node_id, core.term))
+        # Not after the disk: it says no more than a heartbeat does, and a leader hands over just
+        # when its disk hangs.
+        core.messages.append(TimeoutNow(core.node_id, target.node_id, core.term))

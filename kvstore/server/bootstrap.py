@@ -91,6 +91,7 @@ def recover(
     disk: "Disk",
     events: LogEvents,
     *,
+    first_incarnation: int,
     new_machine: Callable[[tuple[Member, ...]], StateMachine],
     new_loader: Callable[[], SnapshotLoader],
 ) -> Recovery:
@@ -100,6 +101,8 @@ def recover(
         config: The member's settings.
         disk: Where its directory is.
         events: Who is told of what happens to the log.
+        first_incarnation: What a new log begins to count its openings from. By chance, so that a
+            directory that was wiped does not take up the names of commands of its former life.
         new_machine: Makes the empty state of a cluster with these members.
         new_loader: Makes a loader for a snapshot.
 
@@ -108,7 +111,7 @@ def recover(
         WalError: The log or the snapshots are damaged, locked, or of another format.
         StateError: A snapshot that its checksums vouch for does not hold together.
     """
-    wal, recovered = _open_log(config, disk, events)
+    wal, recovered = _open_log(config, disk, events, first_incarnation)
     metadata = recovered.metadata
     founders = _decode_members(metadata.bootstrap)
     identity = Identity(metadata.cluster_id, metadata.member_id, founders)
@@ -122,12 +125,14 @@ def recover(
     return Recovery(identity, wal, recovered, snapshot, machine, file)
 
 
-def _open_log(config: "ServerConfig", disk: "Disk", events: LogEvents) -> tuple[Wal, Recovered]:
+def _open_log(
+    config: "ServerConfig", disk: "Disk", events: LogEvents, first_incarnation: int
+) -> tuple[Wal, Recovered]:
     identity = identity_of(config)
     fresh = Metadata(
         cluster_id=identity.cluster_id,
         member_id=identity.member_id,
-        incarnation=1,
+        incarnation=first_incarnation,
         bootstrap=msgspec.msgpack.encode(identity.members),
     )
     wal, recovered = Wal.open(
@@ -194,6 +199,13 @@ async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
     Raises:
         ConfigError: The cluster already knows this member as started.
     """
+    if config.initial_cluster_state == "existing":
+        raise ConfigError(
+            f"--initial-cluster-state is existing, but {config.data_dir} is empty: a running "
+            "cluster cannot take a new member in yet, and a founding member that lost its data "
+            "must not come back under its old id. Restore the directory; to found a new cluster "
+            "say new"
+        )
     others = [member for member in identity.members if identity.member_id != member.ID]
     if not others:
         return
@@ -206,9 +218,8 @@ async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
                 raise ConfigError(
                     f"member {identity.member_id:x} ({config.name}) is known to its cluster, but "
                     f"{config.data_dir} is empty: a member that lost its data must not come back "
-                    "under its old id. Restore the directory, or remove the member and add it "
-                    "anew: POST /v3/cluster/member/remove and /v3/cluster/member/add, then start "
-                    "with --initial-cluster-state existing"
+                    "under its old id, for it has forgotten what it promised. Restore the "
+                    "directory; to give the member up, found the cluster anew from the others' data"
                 )
 
 

@@ -25,7 +25,7 @@ from raft.events import (
 )
 from raft.events import SnapshotInstalled as SnapshotInstalledEvent
 from raft.messages import InstallSnapshot, Message
-from raft.types import NO_NODE, Index, NodeId, Role, Seq, SnapshotMeta
+from raft.types import NO_NODE, Index, NodeId, Role, Seq, SnapshotMeta, Term
 
 if TYPE_CHECKING:
     from kvstore.server.applier import Applier
@@ -89,7 +89,7 @@ class Driver:
         applier: "Applier",
         proposals: "Proposals",
         reads: "Reads",
-        send_snapshot: Callable[[NodeId], None],
+        send_snapshot: Callable[[NodeId, Term], None],
         install_snapshot: Callable[[SnapshotMeta], None],
     ) -> None:
         """Connect the neighbours."""
@@ -175,10 +175,15 @@ class Driver:
         due += interval
         self._timer = self._loop.call_later(max(0.0, due + interval - now), self._tick, due)
         self._events.append(_TICK)
-        self._proposals.tick(now)
-        self._reads.tick(now)
-        for callback in self._on_tick:
-            callback(now)
+        try:
+            self._proposals.tick(now)
+            self._reads.tick(now)
+            for callback in self._on_tick:
+                callback(now)
+        except Exception as error:  # noqa: BLE001
+            # Without its clockwork a member would live on and keep none of its promises.
+            self.stop()
+            self._on_fatal(error)
         self.wake()
 
     # --- one turn ---------------------------------------------------------------------------------
@@ -224,7 +229,7 @@ class Driver:
         send = self._peers.send
         for message in effects.messages:
             if type(message) is InstallSnapshot:
-                self._send_snapshot(message.receiver)
+                self._send_snapshot(message.receiver, message.term)
             else:
                 send(message)
         if effects.must_persist:
@@ -265,6 +270,9 @@ class Driver:
             self.raft.step(Applied(Index(applied)))
             # Reads that waited for this index are answered in the same turn.
             self._drain()
+            if len(applier):
+                # Raft hands committed entries out in portions, and has handed out the next.
+                self.wake()
 
     def _change_role(self, change: "RoleChange") -> None:
         if change.leader != self.leader:
@@ -277,6 +285,6 @@ class Driver:
             )
         self.role = change.role
         self.leader = change.leader
-        self._proposals.on_leader(known=change.leader != NO_NODE)
+        self._proposals.on_leader(known=change.leader != NO_NODE, here=change.role == Role.LEADER)
         for callback in self._on_role:
             callback(change)

@@ -144,30 +144,55 @@ class LeaseKeeper:
         due = lessor.due_checkpoints(now, CHECKPOINTS_MAX)
         if due:
             body = LeaseCheckpoint(term, [lease for lease, _ in due], [left for _, left in due])
-            self._propose(Kind.LEASE_CHECKPOINT, body, deadline)
+            # Sent again after a renewal it would be older than it looks.
+            self._propose(Kind.LEASE_CHECKPOINT, body, deadline, once=True)
 
-    def _propose(self, kind: Kind, body: "LeaseExpire | LeaseCheckpoint", deadline: float) -> None:
+    def _propose(
+        self,
+        kind: Kind,
+        body: "LeaseExpire | LeaseCheckpoint",
+        deadline: float,
+        *,
+        once: bool = False,
+    ) -> None:
         def done(result: object) -> None:
             if isinstance(result, KvError):
                 log.warning("%s was not decided in time: %s", kind.name.lower(), result.message)
 
-        self._proposals.submit(kind, body, done, deadline, internal=True)
+        self._proposals.submit(kind, body, done, deadline, internal=True, once=once)
 
     # --- questions --------------------------------------------------------------------------------
 
-    def keep_alive(self, lease: int, reply: "Callable[[int | KvError], None]") -> None:
+    # ``patience_seconds`` is how long the caller would wait; the server's own limit holds besides.
+
+    def keep_alive(
+        self,
+        lease: int,
+        reply: "Callable[[int | KvError], None]",
+        patience_seconds: float | None = None,
+    ) -> None:
         """Start a lease's time anew; ``reply`` gets its granted seconds, 0 if there is none."""
-        self._ask("lease.keep_alive", _encode(lease), _decode_id, reply)
+        self._ask("lease.keep_alive", _encode(lease), _decode_id, reply, patience_seconds)
 
     def time_to_live(
-        self, lease: int, *, keys: bool, reply: "Callable[[TimeLeft | KvError], None]"
+        self,
+        lease: int,
+        *,
+        keys: bool,
+        reply: "Callable[[TimeLeft | KvError], None]",
+        patience_seconds: float | None = None,
     ) -> None:
         """What remains of a lease."""
-        self._ask("lease.time_to_live", _encode((lease, keys)), _decode_time_left, reply)
+        body = _encode((lease, keys))
+        self._ask("lease.time_to_live", body, _decode_time_left, reply, patience_seconds)
 
-    def leases(self, reply: "Callable[[list[int] | KvError], None]") -> None:
+    def leases(
+        self,
+        reply: "Callable[[list[int] | KvError], None]",
+        patience_seconds: float | None = None,
+    ) -> None:
         """All leases, soonest expiry first."""
-        self._ask("lease.leases", b"", _decode_ids, reply)
+        self._ask("lease.leases", b"", _decode_ids, reply, patience_seconds)
 
     def _ask(
         self,
@@ -175,6 +200,7 @@ class LeaseKeeper:
         body: bytes,
         decode: Callable[[bytes], Any],
         reply: Callable[[Any], None],
+        patience_seconds: float | None,
     ) -> None:
         """Answer here if this is the leader, else ask it; again and again while there is none.
 
@@ -186,16 +212,21 @@ class LeaseKeeper:
             return
         self._asked = number = self._asked + 1
         self._asking[number] = reply
-        give_up = self._loop.time() + self._timeout_seconds
+        limit = self._timeout_seconds
+        seconds = limit if patience_seconds is None else min(limit, patience_seconds)
+        give_up = self._loop.time() + seconds
+        too_late = ErrorKind.TIMEOUT if patience_seconds is None else ErrorKind.DEADLINE_EXCEEDED
 
         def settle(result: "bytes | KvError") -> None:
             if isinstance(result, KvError) and result in (NO_LEADER, CONNECTION_LOST):
                 if self._loop.time() + ASK_AGAIN_SECONDS < give_up:
                     self._loop.call_later(ASK_AGAIN_SECONDS, attempt)
                     return
-                result = ErrorKind.TIMEOUT.error()
+                result = too_late.error()
+            # Decoded before anything is forgotten: a broken answer ends its link, not the waiting.
+            final = result if isinstance(result, KvError) else decode(result)
             if self._asking.pop(number, None) is not None:
-                answer(reply, result if isinstance(result, KvError) else decode(result))
+                answer(reply, final)
 
         def attempt() -> None:
             driver = self._driver

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvstore.apply import Outcome, SnapshotLoader, StateLimits, StateMachine
-from kvstore.commands import Body, ClusterVersion, Kind, PublishMember
-from kvstore.errors import ErrorKind, KvError
+from kvstore.commands import Body, Kind, PublishMember
+from kvstore.errors import ErrorKind, KvError, StateError
 from kvstore.lease.lessor import Lessor
 from kvstore.server import bootstrap
 from kvstore.server.applier import Applier
@@ -23,13 +23,15 @@ from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.leases import LeaseKeeper
 from kvstore.server.network.base import Network, SnapshotOffer, SnapshotSink
-from kvstore.server.pacing import ClockBudget, SlicedTask
+from kvstore.server.network.framed import UNSENT_BYTES_MAX
+from kvstore.server.pacing import ClockBudget
 from kvstore.server.peers import Peers
 from kvstore.server.proposals import Proposals
 from kvstore.server.reads import Reads
 from kvstore.server.snapshots import SnapshotKeeper
-from kvstore.types import AlarmAction, AlarmMember, AlarmRequest, AlarmType, Member
-from kvstore.version import CLUSTER_VERSION, VERSION
+from kvstore.server.upkeep import Upkeep
+from kvstore.types import Member, MemberId
+from kvstore.version import VERSION
 from kvstore.watch.hub import WatchHub
 from kvstore.watch.limits import WatchLimits
 from raft.config import RaftConfig
@@ -50,6 +52,7 @@ REQUEST_SECONDS = 5.0
 DRAIN_SECONDS_MAX = 2.0
 TRANSFER_SECONDS_MAX = 1.0
 LEASE_TTL_ELECTIONS = 1.5
+INCARNATION_BITS = 48
 RESPONSE_MARGIN_BYTES = 512 * 1024
 """A watch response may exceed the largest request by this before it is cut, as in etcd."""
 
@@ -81,16 +84,13 @@ class Node:
         self.request_timeout_seconds = REQUEST_SECONDS + 2 * config.election_timeout_ms / 1000
         self.hub = WatchHub(self._watch_limits())
         self._apply_budget = ClockBudget(loop.time)
-        self._sweeping: SlicedTask | None = None
-        self._when_swept: list[Callable[[], None]] = []
         self._published_by: asyncio.Task[None] | None = None
-        self._proposed_version_term = 0
-        self._raising: set[AlarmType] = set()
         self._stopping = False
         recovery = bootstrap.recover(
             config,
             environment.disk,
             bootstrap.LogEvents(self._on_persisted, self.fail, loop.time),
+            first_incarnation=1 + environment.rng.getrandbits(INCARNATION_BITS),
             new_machine=self._new_machine,
             new_loader=self._new_loader,
         )
@@ -113,6 +113,7 @@ class Node:
                 election_ticks=election_ticks,
                 heartbeat_ticks=1,
                 tail_entries_max=config.snapshot_catchup_entries,
+                inflight_bytes_max=UNSENT_BYTES_MAX // 2,
                 check_invariants=environment.check_invariants,
             ),
             random.Random(environment.rng.getrandbits(64)),
@@ -121,8 +122,16 @@ class Node:
             entries=recovery.recovered.entries,
             applied=recovery.snapshot.index,
         )
+        self._recovered_commit_index = raft.commit_index
         self.driver = driver = Driver(loop, raft, tick_seconds, self.fail)
-        self.peers = Peers(self.network, loop, self.member_id, driver.receive, driver.unreachable)
+        self.peers = Peers(
+            self.network,
+            loop,
+            self.member_id,
+            driver.receive,
+            driver.unreachable,
+            first_call=environment.rng.getrandbits(62),
+        )
         self.proposals = Proposals(
             self.member_id,
             recovery.recovered.metadata.incarnation,
@@ -130,6 +139,7 @@ class Node:
             election_ticks=election_ticks,
             count_max=config.max_inflight_proposals,
             bytes_max=config.max_inflight_bytes,
+            first_sequence=environment.rng.getrandbits(INCARNATION_BITS),
         )
         self.reads = Reads(wake=driver.wake, election_ticks=election_ticks, count_max=READS_MAX)
         self.applier = Applier(
@@ -176,7 +186,7 @@ class Node:
             timeout_seconds=self.request_timeout_seconds,
         )
         self.hub.rebase(recovery.machine.store)
-        driver.on_tick(self._tick)
+        self.upkeep = Upkeep(self)
 
     # --- the state --------------------------------------------------------------------------------
 
@@ -215,44 +225,13 @@ class Node:
         )
 
     def _on_replaced(self, machine: StateMachine) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            self._sweeping = None
+        self.upkeep.stop_sweeping()
         self.hub.rebase(machine.store)
         self.proposals.forget_applied(machine.origins.has_applied)
 
     def read_budget(self) -> ClockBudget:
         """A fresh budget for one long read."""
         return ClockBudget(self.loop.time)
-
-    def when_swept(self, callback: Callable[[], None]) -> None:
-        """Call back once what was compacted is out of memory."""
-        self._when_swept.append(callback)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        store = self.applier.machine.store
-        if self._sweeping is not None or self.applier.busy:
-            return
-        if store.sweep_due:
-            finished = False
-
-            def done(result: object) -> None:
-                nonlocal finished
-                finished = True
-                self._sweeping = None
-                if isinstance(result, BaseException):
-                    self.fail(result)
-                else:
-                    self._sweep()
-
-            task = SlicedTask(self.loop, store.sweep(self.read_budget()), self.read_budget(), done)
-            if not finished:
-                self._sweeping = task
-        else:
-            waiting, self._when_swept = self._when_swept, []
-            for callback in waiting:
-                callback()
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -262,20 +241,16 @@ class Node:
         Raises:
             NetworkError: The peer port cannot be listened on.
         """
+        self.driver.start()
+        # What is known to be committed is applied first: it tells who must be refused a link.
+        while not self.failed.done() and not self._caught_up():  # noqa: ASYNC110
+            await asyncio.sleep(0)
         await self.network.start(self)
         self.network.set_peers(self._peer_urls())
-        self.driver.start()
-        self.loop.call_later(self._progress_seconds, self._progress)
         self._published_by = self.loop.create_task(self._publish())
 
-    @property
-    def _progress_seconds(self) -> float:
-        return self.config.watch_progress_notify_interval_ms / 1000
-
-    def _progress(self) -> None:
-        if not self._stopping:
-            self.hub.progress_tick()
-            self.loop.call_later(self._progress_seconds, self._progress)
+    def _caught_up(self) -> bool:
+        return self.applier.machine.applied_index >= self._recovered_commit_index
 
     def _peer_urls(self) -> dict[int, tuple[str, ...]]:
         members = self.applier.machine.members
@@ -291,6 +266,9 @@ class Node:
         while True:
             result = await self.propose(Kind.PUBLISH_MEMBER, body)
             if not isinstance(result, KvError):
+                if isinstance(result.response, KvError):
+                    self.fail(StateError(f"this member is not known: {result.response.message}"))
+                    return
                 break
             log.info("this member cannot publish itself yet: %s", result.message)
             await asyncio.sleep(self.config.heartbeat_interval_ms / 1000)
@@ -307,38 +285,6 @@ class Node:
         deadline = self.loop.time() + self.request_timeout_seconds
         self.proposals.submit(kind, body, settle, deadline, internal=True)
         return await decided
-
-    def _tick(self, _now: float) -> None:
-        if self.applier.machine.store.sweep_due or self._when_swept:
-            self._sweep()
-        if self.wal.disk_full:
-            self.wal.retry_space()
-            self.raise_alarm(AlarmType.NOSPACE)
-        driver = self.driver
-        if driver.role == Role.LEADER and self._proposed_version_term != driver.raft.term:
-            self._proposed_version_term = driver.raft.term
-            if self.applier.machine.cluster_version != CLUSTER_VERSION:
-                deadline = self.loop.time() + self.request_timeout_seconds
-                body = ClusterVersion(CLUSTER_VERSION)
-                self.proposals.submit(
-                    Kind.CLUSTER_VERSION, body, lambda _: None, deadline, internal=True
-                )
-
-    def raise_alarm(self, alarm: AlarmType) -> None:
-        """Raise an alarm of this member for the whole cluster.
-
-        Unless it is raised or on its way already.
-        """
-        raised = AlarmMember(self.member_id, alarm)
-        if raised in self.applier.machine.alarms or alarm in self._raising:
-            return
-        self._raising.add(alarm)
-        deadline = self.loop.time() + self.request_timeout_seconds
-        body = AlarmRequest(AlarmAction.ACTIVATE, self.member_id, alarm)
-        log.error("raising the alarm %s", alarm.name)
-        self.proposals.submit(
-            Kind.ALARM, body, lambda _: self._raising.discard(alarm), deadline, internal=True
-        )
 
     def _on_persisted(self, seq: int) -> None:
         self.driver.persisted(Seq(seq))
@@ -374,15 +320,22 @@ class Node:
 
     async def _hand_over(self) -> None:
         driver = self.driver
-        others = [node for node in driver.raft.configuration.voters if node != self.member_id]
-        linked = [node for node in others if self.network.is_up(node)]
-        if driver.role != Role.LEADER or not linked:
+        if driver.role != Role.LEADER or not self.transfer_leadership():
             return
-        progress = driver.raft.progress()
-        best = max(linked, key=lambda node: (int(progress[node]["match"]), node))
-        driver.step(TransferLeader(best))
         give_up = self.loop.time() + TRANSFER_SECONDS_MAX
         await self._wait(lambda: driver.leader not in (self.member_id, NO_NODE), give_up)
+
+    def transfer_leadership(self) -> bool:
+        """Begin to hand leadership to the linked voter that has most; False if there is none."""
+        raft = self.driver.raft
+        others = [node for node in raft.configuration.voters if node != self.member_id]
+        linked = [node for node in others if self.network.is_up(node)]
+        if not linked:
+            return False
+        progress = raft.progress()
+        best = max(linked, key=lambda node: (int(progress[node]["match"]), node))
+        self.driver.step(TransferLeader(best))
+        return True
 
     async def _drain(self) -> None:
         give_up = self.loop.time() + DRAIN_SECONDS_MAX
@@ -405,6 +358,26 @@ class Node:
     async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
         """A leader offers a snapshot; see ``SnapshotKeeper``."""
         return await self.snapshots.receive(offer)
+
+    def is_blank(self) -> bool:
+        """Whether this member has taken part in nothing yet: no term, no entry."""
+        raft = self.driver.raft
+        return not (raft.term or raft.last_index)
+
+    def refuse_link(self, member: int, *, blank: bool) -> str:
+        """Why a link with this member is refused; "" if it is not.
+
+        A member that has published itself had a term on its disk before. If it comes with an empty
+        log now it has forgotten whom it voted for and what it acknowledged, and with its vote a
+        majority could be made of members that never saw what was promised.
+        """
+        known = self.applier.machine.members.get(MemberId(member))
+        if not blank or known is None or not known.clientURLs:
+            return ""
+        return (
+            f"member {member:x} ({known.name}) comes with an empty log, but it has been part of "
+            "this cluster: it lost its data, and must not take part under its old id"
+        )
 
     def members_json(self) -> bytes:
         """The body of GET /members on the peer port.

@@ -32,9 +32,12 @@ class Pending:
         "data",
         "deadline",
         "internal",
+        "lost",
+        "once",
         "reply",
         "resend_pause_ticks",
         "resend_tick",
+        "sendings",
         "sent",
     )
 
@@ -45,12 +48,16 @@ class Pending:
         deadline: float,
         *,
         internal: bool,
+        once: bool,
     ) -> None:
         self.data = data
         self.reply = reply
         self.deadline = deadline
         self.internal = internal
+        self.once = once
         self.sent = False
+        self.sendings = 0
+        self.lost = False
         self.resend_tick = 0
         self.resend_pause_ticks = 0
 
@@ -72,6 +79,7 @@ class Proposals:
         election_ticks: int,
         count_max: int,
         bytes_max: int,
+        first_sequence: int,
     ) -> None:
         self._member = member
         self._incarnation = incarnation
@@ -79,11 +87,15 @@ class Proposals:
         self._election_ticks = election_ticks
         self._count_max = count_max
         self._bytes_max = bytes_max
-        self._sequence = 0
+        # Not from 1: a late word about a proposal of a former life must not mean one of this life.
+        self._sequence = first_sequence
         self._pending: dict[int, Pending] = {}
         self._unsent: list[Proposal] = []
         self._has_leader = False
+        self._leads = False
         self._tick = 0
+        self.congested = False
+        """Whether the disk is so far behind that nothing more should be taken."""
         self.bytes_waiting = 0
         self.refused_total = 0
         self.failed_total = 0
@@ -100,6 +112,7 @@ class Proposals:
         deadline: float,
         *,
         internal: bool = False,
+        once: bool = False,
     ) -> None:
         """Propose a command. ``reply`` is called once: with its outcome, or with an error.
 
@@ -110,10 +123,13 @@ class Proposals:
                 the command may yet happen).
             deadline: When to give up, on the loop's clock, in seconds.
             internal: The member's own proposal: not counted against the clients' limits.
+            once: Never propose it again: it says how things are now.
         """
         pending = self._pending
         if not internal and (
-            len(pending) >= self._count_max or self.bytes_waiting >= self._bytes_max
+            len(pending) >= self._count_max
+            or self.bytes_waiting >= self._bytes_max
+            or self.congested
         ):
             self.refused_total += 1
             reply(ErrorKind.TOO_MANY_REQUESTS.error())
@@ -121,7 +137,8 @@ class Proposals:
         self._sequence = sequence = self._sequence + 1
         low_watermark = next(iter(pending)) if pending else sequence
         data = commands.encode(self._member, self._incarnation, sequence, low_watermark, kind, body)
-        pending[sequence] = entry = Pending(data, reply, deadline, internal=internal)
+        entry = Pending(data, reply, deadline, internal=internal, once=once)
+        pending[sequence] = entry
         self.bytes_waiting += len(data)
         self._enqueue(sequence, entry)
         self._wake()
@@ -129,6 +146,8 @@ class Proposals:
     def _enqueue(self, sequence: int, entry: Pending) -> None:
         self._unsent.append(Proposal(sequence, entry.data))
         entry.sent = True
+        entry.sendings += 1
+        entry.lost = False
         pause = entry.resend_pause_ticks
         entry.resend_pause_ticks = (
             min(2 * pause, RESEND_TICKS_MAX) if pause else self._election_ticks
@@ -164,24 +183,33 @@ class Proposals:
             return
         # An earlier sending of it may still be on its way; only if this was the first is it known
         # that nothing happened.
-        first = entry.resend_pause_ticks == self._election_ticks
+        first = entry.sendings == 1
         full = rejected.reason == RejectReason.UNCOMMITTED_LIMIT
-        if first and full and not entry.internal:
-            self._fail(rejected.token, ErrorKind.TOO_MANY_REQUESTS.error())
+        if entry.once or (first and full and not entry.internal):
+            kind = ErrorKind.TOO_MANY_REQUESTS if full else ErrorKind.NO_LEADER
+            self._fail(rejected.token, kind.error())
             return
         if first:
             entry.sent = False
+        entry.lost = True
         entry.resend_tick = self._tick + 1
 
-    def on_leader(self, *, known: bool) -> None:
+    def on_leader(self, *, known: bool, here: bool) -> None:
         """Leadership moved.
 
         Everything that waits is proposed again to the new leader: the old one may have lost it.
+
+        Args:
+            known: Whether somebody leads.
+            here: Whether this member does: then what it proposes cannot get lost on the way.
         """
         self._has_leader = known
+        self._leads = here
         if known:
             self._unsent.clear()
             for sequence, entry in self._pending.items():
+                if entry.once:
+                    continue
                 self.resent_total += 1
                 self._enqueue(sequence, entry)
             if self._unsent:
@@ -196,7 +224,7 @@ class Proposals:
         if not self._has_leader or self._unsent:
             return
         for sequence, entry in self._pending.items():
-            if entry.resend_tick <= tick:
+            if entry.resend_tick <= tick and not entry.once and (entry.lost or not self._leads):
                 self.resent_total += 1
                 self._enqueue(sequence, entry)
         if self._unsent:

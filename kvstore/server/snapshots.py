@@ -14,13 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kvstore.apply import SnapshotLoader
-from kvstore.errors import KvstoreError
 from kvstore.server.network.base import Network, NetworkError, SnapshotOffer, SnapshotSink
 from kvstore.server.pacing import in_lane
 from kvstore.server.snapshot_sink import ReceivedSnapshot
 from raft.events import LogCompacted, Receive, SnapshotSent
 from raft.messages import InstallSnapshot
-from raft.types import Index, NodeId, SnapshotMeta, Term
+from raft.types import Index, NodeId, Role, SnapshotMeta, Term
 from wal.errors import WalError
 from wal.snapshot_file import (
     SnapshotFile,
@@ -41,7 +40,10 @@ GROWN_BYTES_MIN = 64 * 1024 * 1024
 GROWN_ENTRIES_MAX = 500_000
 RETRY_SECONDS = 1.0
 """A pause after a failed taking or sending, so that a lasting trouble is no busy loop."""
-FILES_KEPT = 2
+FILES_KEPT = 1
+"""Once a snapshot's mark is durable nothing refers to older ones any more."""
+ROOM_RETRY_SECONDS = 5.0
+"""How often a full disk is tried again, and a snapshot taken so that the log can shrink."""
 
 
 class SnapshotKeeper:
@@ -120,10 +122,19 @@ class SnapshotKeeper:
         latest = self.latest
         if self._unproven and latest and self._wal.mark_durable_index >= latest.meta.index:
             self._adopt(latest)
-        if self._taking is None and now >= self._retry_at and self._grown():
-            if latest and latest.meta.index >= self._driver.applier.machine.applied_index:
-                return
+        if self._taking is not None or now < self._retry_at:
+            return
+        full = self._wal.disk_full
+        if not full and not self._grown():
+            return
+        if full:
+            # Only a snapshot lets the log shrink. Its own preparation waits: it must not fill the
+            # room that the snapshot needs.
+            self._retry_at = now + ROOM_RETRY_SECONDS
+        if latest is None or latest.meta.index < self._driver.applier.machine.applied_index:
             self.take()
+        elif full:
+            self._wal.retry_space()
 
     def take(self) -> "asyncio.Task[SnapshotFile]":
         """Take a snapshot now, or join the taking that is under way."""
@@ -140,6 +151,7 @@ class SnapshotKeeper:
         if error is not None:
             self._retry_at = self._loop.time() + RETRY_SECONDS
             log.error("no snapshot could be taken: %s", error)
+            self._wal.retry_space()
 
     async def _take(self) -> SnapshotFile:
         while self._driver.applier.busy:  # noqa: ASYNC110 - slices alternate with this
@@ -165,8 +177,10 @@ class SnapshotKeeper:
         # Queued behind all that it covers, so durable after it.
         self._wal.persist(self._driver.queued_seq, None, [], meta)
         self.taken_total += 1
-        self.latest = file
-        self._unproven = True
+        if self.latest is None or self.latest.meta.index < meta.index:
+            # Else a newer one was installed meanwhile.
+            self.latest = file
+            self._unproven = True
         log.info("took a snapshot at index %d, %d bytes", meta.index, file.size_bytes)
         return file
 
@@ -188,32 +202,18 @@ class SnapshotKeeper:
 
     # --- sending ----------------------------------------------------------------------------------
 
-    def send_to(self, member: NodeId) -> None:
-        """Bring a follower up that lacks what the log in memory no longer has."""
+    def send_to(self, member: NodeId, term: Term) -> None:
+        """Bring a follower up, as leader of ``term``, that lacks what memory's log has no more."""
         if member not in self._sending and not self._stopped:
-            task = self._loop.create_task(self._send(member))
+            task = self._loop.create_task(self._send(member, term))
             self._sending[member] = task
             task.add_done_callback(lambda _: self._sending.pop(member, None))
 
-    async def _send(self, member: NodeId) -> None:
+    async def _send(self, member: NodeId, term: Term) -> None:
         try:
-            file = self.latest
-            if file is None or file.meta.index + 1 < self._driver.raft.first_index:
-                file = await self.take()
-            log.info("sending member %x the snapshot at index %d", member, file.meta.index)
-            reader = await in_lane(self._lane, lambda: SnapshotReader(self._disk, file))
-            offer = SnapshotOffer(
-                self._member_id, self._driver.raft.term, file.meta, file.size_bytes, file.crc
-            )
-
-            async def read(offset: int, length: int) -> bytes:
-                return await in_lane(self._lane, lambda: reader.read_raw(offset, length))
-
-            try:
-                await self._network.send_snapshot(member, offer, read)
-            finally:
-                self._lane.submit(reader.close, lambda _: None)
-        except (NetworkError, OSError, WalError, KvstoreError) as error:
+            file = await self._transfer(member, term)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was, raft must hear of it: it sends this follower nothing until then.
             log.warning("member %x did not take the snapshot: %s", member, error)
             await asyncio.sleep(RETRY_SECONDS)
             self._driver.step(SnapshotSent(member, ok=False, index=Index(0)))
@@ -221,6 +221,27 @@ class SnapshotKeeper:
             self.sent_total += 1
             log.info("member %x has the snapshot at index %d", member, file.meta.index)
             self._driver.step(SnapshotSent(member, ok=True, index=file.meta.index))
+
+    async def _transfer(self, member: NodeId, term: Term) -> SnapshotFile:
+        driver = self._driver
+        file = self.latest
+        if file is None or file.meta.index + 1 < driver.raft.first_index:
+            file = await self.take()
+        if driver.role != Role.LEADER or driver.raft.term != term:
+            # In a later term's name it would depose whoever leads that term.
+            raise NetworkError("this member does not lead that term any more")
+        log.info("sending member %x the snapshot at index %d", member, file.meta.index)
+        reader = await in_lane(self._lane, lambda: SnapshotReader(self._disk, file))
+        offer = SnapshotOffer(self._member_id, term, file.meta, file.size_bytes, file.crc)
+
+        async def read(offset: int, length: int) -> bytes:
+            return await in_lane(self._lane, lambda: reader.read_raw(offset, length))
+
+        try:
+            await self._network.send_snapshot(member, offer, read)
+        finally:
+            self._lane.submit(reader.close, lambda _: None)
+        return file
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -273,6 +294,12 @@ class SnapshotKeeper:
             NodeId(offer.sender), NodeId(self._member_id), Term(offer.term), file.meta
         )
         self._driver.step(Receive(message))
+        # The turn in which raft decides is scheduled by now: if it does not want the state, nobody
+        # else does.
+        self._loop.call_soon(self._forget_ready)
+
+    def _forget_ready(self) -> None:
+        self._ready = None
 
     def install(self, meta: SnapshotMeta) -> None:
         """Raft wants it: from now on this is the state."""

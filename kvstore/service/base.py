@@ -1,19 +1,22 @@
 """What all calls share: headers, deadlines, proposing, reading what is current."""
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvstore.commands import Body, Kind
 from kvstore.errors import Code, ErrorKind, KvError, UnknownOutcomeError
-from kvstore.server.pacing import ClockBudget, SlicedTask
+from kvstore.server.pacing import SlicedTask
 from kvstore.types import ResponseHeader
 from raft.types import NO_NODE
 
 if TYPE_CHECKING:
     from kvstore.apply import Outcome, StateMachine
-    from kvstore.budget import Sliced
+    from kvstore.budget import Budget, Sliced
     from kvstore.server.node import Node
     from kvstore.service.caller import Caller
+
+log = logging.getLogger("kvstore.service")
 
 
 class Calls:
@@ -80,6 +83,10 @@ class Calls:
                 reply(_impatient(outcome) if caller.timeout_seconds is not None else outcome)
                 return
             response: Any = outcome.response
+            if response is None:
+                # An earlier command of the same id did the work, and its answer is lost.
+                reply(ErrorKind.TIMEOUT.unknown_outcome())
+                return
             if not isinstance(response, KvError):
                 response.header = self.header(outcome.revision)
                 if finish is not None:
@@ -103,15 +110,25 @@ class Calls:
 
         self._reads.submit(current, self._deadline(caller))
 
-    def _run(self, work: "Sliced[Any]", reply: Callable[[Any], None]) -> None:
-        """Drive a long read in slices; ``reply`` gets its result or its ``KvError``."""
+    def _run(self, work: "Sliced[Any]", budget: "Budget", reply: Callable[[Any], None]) -> None:
+        """Drive a long read in slices; ``reply`` gets its result or its error.
+
+        ``budget`` is the one that the work itself asks: it is renewed for each slice.
+        """
+        revision = self.machine.store.revision
 
         def done(result: Any) -> None:
-            if isinstance(result, BaseException) and not isinstance(result, KvError):
-                raise result
-            reply(result)
+            if isinstance(result, KvError):
+                reply(result)
+            elif isinstance(result, BaseException):
+                log.error("a read failed by a mistake of our own", exc_info=result)
+                reply(KvError(Code.INTERNAL, "kvstore: internal error"))
+            else:
+                # As of when it was read: whoever watches from the next revision on misses nothing.
+                result.header = self.header(revision)
+                reply(result)
 
-        SlicedTask(self._loop, work, ClockBudget(self._loop.time), done)
+        SlicedTask(self._loop, work, budget, done)
 
 
 def _impatient(error: KvError) -> KvError:

@@ -61,13 +61,8 @@ class KvCalls(Calls):
             reply(response)
             return
 
-        def done(result: RangeResponse | KvError) -> None:
-            if not isinstance(result, KvError):
-                result.header = self.header()
-            reply(result)
-
         budget = self.node.read_budget()
-        self._run(store.range(request, budget, self._limits.response_bytes_max), done)
+        self._run(store.range(request, budget, self._limits.response_bytes_max), budget, reply)
 
     def put(
         self, request: PutRequest, caller: Caller, reply: Callable[[PutResponse | KvError], None]
@@ -123,14 +118,9 @@ class KvCalls(Calls):
             self._propose(Kind.TXN, request, caller, reply)
 
     def _txn_here(self, request: TxnRequest, reply: Callable[[Any], None]) -> None:
-        def done(result: TxnResponse | KvError) -> None:
-            if not isinstance(result, KvError):
-                result.header = self.header()
-            reply(result)
-
         budget = self.node.read_budget()
         work = read_txn(self.machine.store, request, budget, self._limits.response_bytes_max)
-        self._run(work, done)
+        self._run(work, budget, reply)
 
     def compact(
         self,
@@ -147,7 +137,7 @@ class KvCalls(Calls):
             if isinstance(result, KvError):
                 reply(result)
             else:
-                self.node.when_swept(lambda: reply(result))
+                self.node.upkeep.when_swept(lambda: reply(result))
 
         self._propose(Kind.COMPACT, request, caller, compacted)
 
@@ -158,7 +148,7 @@ class KvCalls(Calls):
         """
         if not self.machine.would_exceed(request_cost(request)):
             return False
-        self.node.raise_alarm(AlarmType.NOSPACE)
+        self.node.upkeep.raise_alarm(AlarmType.NOSPACE)
         reply(ErrorKind.NO_SPACE.error())
         return True
 

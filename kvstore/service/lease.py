@@ -43,7 +43,7 @@ class LeaseCalls(Calls):
         grant the same.
         """
         if self.machine.would_exceed(request_cost(request)):
-            self.node.raise_alarm(AlarmType.NOSPACE)
+            self.node.upkeep.raise_alarm(AlarmType.NOSPACE)
             reply(ErrorKind.NO_SPACE.error())
             return
         lease = request.ID
@@ -78,7 +78,7 @@ class LeaseCalls(Calls):
             else:
                 reply(LeaseKeepAliveResponse(header, request.ID, granted))
 
-        self.node.leases.keep_alive(request.ID, done)
+        self.node.leases.keep_alive(request.ID, done, caller.timeout_seconds)
 
     def lease_time_to_live(
         self,
@@ -99,7 +99,9 @@ class LeaseCalls(Calls):
             )
             reply(response)
 
-        self.node.leases.time_to_live(request.ID, keys=request.keys, reply=done)
+        self.node.leases.time_to_live(
+            request.ID, keys=request.keys, reply=done, patience_seconds=caller.timeout_seconds
+        )
 
     def lease_leases(
         self,
@@ -117,4 +119,4 @@ class LeaseCalls(Calls):
             else:
                 reply(LeaseLeasesResponse(self.header(), [LeaseStatus(lease) for lease in ids]))
 
-        self.node.leases.leases(done)
+        self.node.leases.leases(done, caller.timeout_seconds)

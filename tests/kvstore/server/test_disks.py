@@ -155,7 +155,7 @@ async def test_a_fresh_directory_of_a_known_member_is_refused(cluster: Cluster) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "_members_at", members_at)
-        with pytest.raises(ConfigError, match=r"known to its cluster.*member/remove"):
+        with pytest.raises(ConfigError, match="known to its cluster"):
             await bootstrap.refuse_if_known(lost.config, identity)
         patch.setattr(bootstrap, "_members_at", nobody_answers)
         await bootstrap.refuse_if_known(lost.config, identity)

@@ -20,16 +20,22 @@ FAR = 1000.0
 class Desk:
     """Proposals, and everything that was told to those who wait."""
 
-    def __init__(self, count_max: int = 100, bytes_max: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        count_max: int = 100,
+        bytes_max: int = 1 << 20,
+        election_ticks: int = ELECTION_TICKS,
+    ) -> None:
         self.wakes = 0
         self.answers: list[tuple[int, Any]] = []
         self.proposals = Proposals(
             MEMBER,
             INCARNATION,
             wake=self._wake,
-            election_ticks=ELECTION_TICKS,
+            election_ticks=election_ticks,
             count_max=count_max,
             bytes_max=bytes_max,
+            first_sequence=0,
         )
 
     def _wake(self) -> None:
@@ -118,7 +124,7 @@ def test_the_limit_of_bytes_holds_for_clients_only() -> None:
 
 def test_without_an_answer_it_is_sent_again_ever_more_rarely() -> None:
     desk = Desk()
-    desk.proposals.on_leader(known=True)
+    desk.proposals.on_leader(known=True, here=False)
     desk.submit(1)
     assert desk.sent() == [1]
     sent_at = []
@@ -137,9 +143,9 @@ def test_without_a_leader_nothing_is_sent_again_until_there_is_one() -> None:
     assert desk.sent() == [1]
     desk.tick(50)
     assert desk.sent() == []
-    desk.proposals.on_leader(known=True)
+    desk.proposals.on_leader(known=True, here=False)
     assert desk.sent() == [1]
-    desk.proposals.on_leader(known=False)
+    desk.proposals.on_leader(known=False, here=False)
     assert desk.sent() == []
 
 
@@ -147,7 +153,7 @@ def test_a_change_of_leader_sends_each_once() -> None:
     desk = Desk()
     desk.submit(1)
     desk.submit(2)
-    desk.proposals.on_leader(known=True)
+    desk.proposals.on_leader(known=True, here=False)
     assert desk.sent() == [1, 2], "those not sent yet are not sent twice"
 
 
@@ -166,7 +172,7 @@ def test_rejected_after_an_earlier_sending_its_outcome_is_unknown() -> None:
     desk = Desk()
     desk.submit(1, deadline=5.0)
     desk.sent()
-    desk.proposals.on_leader(known=True)
+    desk.proposals.on_leader(known=True, here=False)
     desk.sent()
     desk.reject(1, RejectReason.NO_LEADER)
     desk.tick(now=5.0)
@@ -176,7 +182,7 @@ def test_rejected_after_an_earlier_sending_its_outcome_is_unknown() -> None:
 
 def test_a_timeout_after_sending_is_an_unknown_outcome() -> None:
     desk = Desk()
-    desk.proposals.on_leader(known=True)
+    desk.proposals.on_leader(known=True, here=False)
     desk.submit(1, deadline=5.0)
     desk.submit(2, deadline=9.0)
     desk.sent()
@@ -217,7 +223,7 @@ def test_a_full_leader_after_an_earlier_sending_is_tried_again() -> None:
     desk = Desk()
     desk.submit(1)
     desk.sent()
-    desk.proposals.on_leader(known=True)
+    desk.proposals.on_leader(known=True, here=False)
     desk.sent()
     desk.reject(1, RejectReason.UNCOMMITTED_LIMIT)
     assert desk.answers == []
@@ -227,12 +233,56 @@ def test_a_full_leader_after_an_earlier_sending_is_tried_again() -> None:
 
 def test_a_full_leader_does_not_lose_the_members_own_proposals() -> None:
     desk = Desk()
-    desk.proposals.on_leader(known=True)
+    desk.proposals.on_leader(known=True, here=False)
     desk.submit(1, internal=True)
     desk.sent()
     desk.reject(1, RejectReason.UNCOMMITTED_LIMIT)
     assert desk.answers == []
     desk.tick()
+    assert desk.sent() == [1]
+
+
+def test_a_leader_does_not_send_itself_again_what_it_took() -> None:
+    desk = Desk()
+    desk.proposals.on_leader(known=True, here=True)
+    desk.submit(1)
+    desk.sent()
+    desk.tick(10 * ELECTION_TICKS)
+    assert desk.sent() == [], "in its own log nothing gets lost while it leads"
+    desk.reject(1, RejectReason.TRANSFERRING)
+    desk.tick()
+    assert desk.sent() == [1]
+
+
+def test_a_second_sending_is_told_from_a_first_whatever_the_pauses_are() -> None:
+    desk = Desk(election_ticks=64)
+    desk.submit(1)
+    desk.sent()
+    desk.proposals.on_leader(known=True, here=False)
+    desk.sent()
+    desk.reject(1, RejectReason.UNCOMMITTED_LIMIT)
+    assert desk.answers == [], "the first sending may have entered a log"
+
+
+def test_what_says_how_things_are_now_is_sent_once() -> None:
+    desk = Desk()
+    desk.proposals.on_leader(known=True, here=False)
+    desk.submit(1, internal=True, once=True)
+    desk.submit(2, internal=True, once=True)
+    assert len(desk.sent()) == 2
+    desk.tick(10 * ELECTION_TICKS)
+    desk.proposals.on_leader(known=True, here=True)
+    assert desk.sent() == []
+    desk.reject(1, RejectReason.TRANSFERRING)
+    assert [number for number, _ in desk.answers] == [1]
+
+
+def test_behind_a_disk_that_does_not_keep_up_nothing_more_is_taken() -> None:
+    desk = Desk()
+    desk.proposals.congested = True
+    desk.submit(1)
+    desk.submit(2, internal=True)
+    assert desk.answers == [(1, ErrorKind.TOO_MANY_REQUESTS.error())]
     assert desk.sent() == [1]
 
 

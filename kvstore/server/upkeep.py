@@ -1,0 +1,138 @@
+"""What a member does by the clock, besides raft and leases: sweeping, alarms, the disk's health."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvstore.commands import ClusterVersion, Kind
+from kvstore.server.pacing import SlicedTask
+from kvstore.types import AlarmAction, AlarmMember, AlarmRequest, AlarmType
+from kvstore.version import CLUSTER_VERSION
+from raft.types import Role
+
+if TYPE_CHECKING:
+    from kvstore.server.node import Node
+
+log = logging.getLogger("kvstore.server")
+
+DISK_QUEUE_BYTES_MAX = 256 * 1024 * 1024
+"""With more waiting for the disk, clients' writes are refused: it is not keeping up."""
+
+
+class Upkeep:
+    """A node's housekeeping, at every tick.
+
+    Args:
+        node: Whose; complete but for this.
+    """
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._loop = node.loop
+        self._sweeping: SlicedTask | None = None
+        self._when_swept: list[Callable[[], None]] = []
+        self._raising: set[AlarmType] = set()
+        self._settling_version = False
+        self._next_hand_over = 0.0
+        self._next_progress = node.loop.time() + self._progress_seconds
+        self.slow_disks_total = 0
+        node.driver.on_tick(self._tick)
+
+    @property
+    def _progress_seconds(self) -> float:
+        return self._node.config.watch_progress_notify_interval_ms / 1000
+
+    def _tick(self, now: float) -> None:
+        node = self._node
+        if node.applier.machine.store.sweep_due or self._when_swept:
+            self._sweep()
+        if now >= self._next_progress:
+            self._next_progress = now + self._progress_seconds
+            node.hub.progress_tick()
+        if node.wal.disk_full:
+            self.raise_alarm(AlarmType.NOSPACE)
+        node.proposals.congested = node.wal.queued_bytes > DISK_QUEUE_BYTES_MAX
+        if node.driver.role == Role.LEADER:
+            self._watch_disk(now)
+            self._settle_version(now)
+
+    def _watch_disk(self, now: float) -> None:
+        """Give leadership away when the disk hangs: nothing of this member's own counts any more.
+
+        Without this the others would commit on, and this member would hold ever more that its disk
+        does not take.
+        """
+        started = self._node.wal.write_started
+        patience = self._node.config.election_timeout_ms / 1000
+        if started is None or now - started < patience or now < self._next_hand_over:
+            return
+        self._next_hand_over = now + 2 * patience
+        self.slow_disks_total += 1
+        log.warning("the disk has not answered for %.1f s: handing leadership on", now - started)
+        self._node.transfer_leadership()
+
+    def _settle_version(self, now: float) -> None:
+        """The members speak one version; say so through the log until it is decided."""
+        if self._settling_version or self._node.applier.machine.cluster_version == CLUSTER_VERSION:
+            return
+        self._settling_version = True
+        deadline = now + self._node.request_timeout_seconds
+
+        def done(_: object) -> None:
+            self._settling_version = False
+
+        body = ClusterVersion(CLUSTER_VERSION)
+        self._node.proposals.submit(Kind.CLUSTER_VERSION, body, done, deadline, internal=True)
+
+    def raise_alarm(self, alarm: AlarmType) -> None:
+        """Raise an alarm of this member for the whole cluster.
+
+        Unless it is raised or on its way already.
+        """
+        raised = AlarmMember(self._node.member_id, alarm)
+        if raised in self._node.applier.machine.alarms or alarm in self._raising:
+            return
+        self._raising.add(alarm)
+        deadline = self._loop.time() + self._node.request_timeout_seconds
+        body = AlarmRequest(AlarmAction.ACTIVATE, self._node.member_id, alarm)
+        log.error("raising the alarm %s", alarm.name)
+        self._node.proposals.submit(
+            Kind.ALARM, body, lambda _: self._raising.discard(alarm), deadline, internal=True
+        )
+
+    def when_swept(self, callback: Callable[[], None]) -> None:
+        """Call back once what was compacted is out of memory."""
+        self._when_swept.append(callback)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        store = self._node.applier.machine.store
+        if self._sweeping is not None or self._node.applier.busy:
+            return
+        if store.sweep_due:
+            finished = False
+
+            def done(result: object) -> None:
+                nonlocal finished
+                finished = True
+                self._sweeping = None
+                if isinstance(result, BaseException):
+                    self._node.fail(result)
+                else:
+                    self._sweep()
+
+            budget = self._node.read_budget()
+            task = SlicedTask(self._loop, store.sweep(budget), budget, done)
+            if not finished:
+                self._sweeping = task
+        elif store.swept_revision >= store.compacted_revision:
+            # Else a pin holds it back: a snapshot or a long read is under way.
+            waiting, self._when_swept = self._when_swept, []
+            for callback in waiting:
+                callback()
+
+    def stop_sweeping(self) -> None:
+        """The store is replaced: what was to be swept is gone with it."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
