@@ -51,7 +51,8 @@ def open_log(
         return _go_on(disk, directory, segment_bytes, recover(disk, directory, numbers))
     if metadata_if_new is None:
         raise NoLogError(f"{directory}: there is no log here")
-    metadata = msgspec.structs.replace(metadata_if_new, incarnation=max(1, metadata_if_new.incarnation))
+    first = max(1, metadata_if_new.incarnation)
+    metadata = msgspec.structs.replace(metadata_if_new, incarnation=first)
     tail = begin(disk, directory, segment_bytes, opening_records(metadata, NO_STATE, None))
     recovered = Recovered(metadata, NO_STATE, None, [], clean=True)
     return Opened(recovered, tail, [SegmentInfo(1, tail.size)], [])
