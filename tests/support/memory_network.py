@@ -22,13 +22,13 @@ from kvstore.server.network.base import (
     NetworkReceiver,
     SnapshotOffer,
 )
+from kvstore.server.network.framed import FRAME_BYTES_MAX, UNSENT_BYTES_MAX
 
 if TYPE_CHECKING:
     from tests.support.virtual_loop import Process, VirtualLoop
 
 DELAY_SECONDS = (0.0002, 0.002)
 REDIAL_SECONDS = (0.05, 0.2)
-UNSENT_BYTES_MAX = 4 * 1024 * 1024
 PIECE_BYTES = 16 * 1024
 PIECE_SECONDS_MAX = 10.0
 
@@ -47,7 +47,7 @@ class _Pipe:
         self.unsent_bytes = 0
 
     def send(self, frame: bytes) -> bool:
-        if self.unsent_bytes > UNSENT_BYTES_MAX:
+        if self.unsent_bytes > UNSENT_BYTES_MAX or len(frame) > FRAME_BYTES_MAX:
             return False
         self.unsent_bytes += len(frame)
         due = self._wire.arrival(self._sender, self._receiver)
@@ -303,6 +303,8 @@ class Wire:
         self.resumed_bytes = 0
         self.frames_total = 0
         self.refused_frames: list[str] = []
+        self.refused_links: dict[tuple[int, int], str] = {}
+        """Why one member would not be linked with the other, the last time that it was asked."""
 
     # --- what members do --------------------------------------------------------------------------
 
@@ -325,10 +327,13 @@ class Wire:
         """Connect for a snapshot.
 
         Raises:
-            NetworkError: The receiver cannot be reached.
+            NetworkError: The receiver cannot be reached, or one refuses the other.
         """
         if receiver not in self._ends or not self._both_open(sender, receiver):
             raise NetworkError("cannot connect")
+        refusal = self._refusal((self._ends[sender], self._ends[receiver]))
+        if refusal:
+            raise NetworkError(refusal)
         transfer = _Transfer(self, self._ends[sender], self._ends[receiver])
         self.transfers.append(transfer)
         return transfer
@@ -363,7 +368,7 @@ class Wire:
             ends = self._ends[one], self._ends[other]
             if other in ends[0].links or not self._acquainted(ends):
                 continue
-            if self._both_open(one, other):
+            if self._both_open(one, other) and not self._refusal(ends):
                 _Connection(self, ends)
             else:
                 missing = True
@@ -378,6 +383,16 @@ class Wire:
             and other.member_id in one.peers
             and one.member_id in other.peers
         )
+
+    def _refusal(self, ends: tuple[MemoryNetwork, MemoryNetwork]) -> str:
+        """Why either will not be linked with the other, "" if both will."""
+        for one, other in (ends, ends[::-1]):
+            blank = other.receiver.is_blank()
+            refusal = one.receiver.refuse_link(other.member_id, blank=blank)
+            if refusal:
+                self.refused_links[one.member_id, other.member_id] = refusal
+                return refusal
+        return ""
 
     # --- what tests do ----------------------------------------------------------------------------
 

@@ -154,6 +154,7 @@ class TcpLoop(VirtualLoop):
         ends = MemoryTransport(self, self.rng), MemoryTransport(self, self.rng)
         self.connections.append(ends)
         protocol = protocol_factory()
-        ends[1].begin(accept(), ends[0])
+        # As asyncio does: the protocol is made first, and hears of its connection a turn later.
+        self.call_soon(ends[1].begin, accept(), ends[0])
         ends[0].begin(protocol, ends[1])
         return ends[0], protocol

@@ -56,6 +56,17 @@ class NetworkReceiver(Protocol):
     def on_link(self, member: int, *, up: bool) -> None:
         """The link to a member came up, or broke: what was in flight may be lost."""
 
+    def is_blank(self) -> bool:
+        """Whether this member has taken part in nothing yet: no term, no entry, no snapshot."""
+
+    def refuse_link(self, member: int, *, blank: bool) -> str:
+        """Why a link with this member is refused, "" if it is not.
+
+        ``blank`` is what that member says of itself. One that has lost what it acknowledged would
+        vote, and be counted, as if it had never done so: with it a majority could lose what was
+        committed (Raft §5.4 rests on what is acknowledged being kept).
+        """
+
     async def on_snapshot(self, offer: SnapshotOffer) -> "SnapshotSink | str":
         """A leader offers a snapshot: where it goes, or why it is refused."""
 

@@ -14,8 +14,15 @@ import httptools
 
 HEAD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 64 * 1024
+REST_BYTES_MAX = 256 * 1024
+"""What may arrive behind a head before somebody takes the connection over."""
 RAFT_PROTOCOL = "kvstore-raft/1"
 SNAPSHOT_PROTOCOL = "kvstore-snapshot/1"
+
+
+def blank_header(*, blank: bool) -> tuple[str, ...]:
+    """How a member says, in either direction, that its log is empty."""
+    return ("Kvstore-Blank: 1",) if blank else ()
 
 
 class Handshake(asyncio.Protocol):
@@ -46,6 +53,7 @@ class Handshake(asyncio.Protocol):
         self._client = client
         self._settled = False
         self._ended = False
+        self._paused = False
         self.transport: Any = None
         self.headers: dict[str, str] = {}
         self.rest = b""
@@ -62,6 +70,11 @@ class Handshake(asyncio.Protocol):
         return self._url.decode("latin-1")
 
     @property
+    def blank(self) -> bool:
+        """Whether the other side says that its log is empty."""
+        return self.headers.get("kvstore-blank") == "1"
+
+    @property
     def status(self) -> int:
         """The response's status."""
         return int(self._parser.get_status_code())
@@ -72,13 +85,15 @@ class Handshake(asyncio.Protocol):
         return self._body.decode("utf-8", "replace")
 
     def connection_made(self, transport: Any) -> None:
-        """Begin (asyncio.Protocol)."""
+        """Begin (asyncio.Protocol), unless this was given up before there was a connection."""
         self.transport = transport
+        if self._settled:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser (asyncio.Protocol)."""
         if self._settled:
-            self.rest += data
+            self._keep(data)
             return
         self._received_bytes += len(data)
         try:
@@ -92,6 +107,15 @@ class Handshake(asyncio.Protocol):
         else:
             if self._received_bytes > HEAD_BYTES_MAX + BODY_BYTES_MAX:
                 self._lose("the head is too large")
+
+    def _keep(self, data: bytes) -> None:
+        """For whoever takes over; what comes behind a plain request or a refusal is nobody's."""
+        if not self.upgraded:
+            return
+        self.rest += data
+        if len(self.rest) > REST_BYTES_MAX and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
 
     def on_url(self, url: bytes) -> None:
         """Collect the target (httptools)."""
@@ -129,6 +153,11 @@ class Handshake(asyncio.Protocol):
         """Give up, for instance when the head takes too long."""
         self._lose(reason)
 
+    def drop(self) -> None:
+        """Close the connection, whatever came of it."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side went away (asyncio.Protocol)."""
         self._ended = True
@@ -141,6 +170,9 @@ class Handshake(asyncio.Protocol):
         """
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
+        if self._paused and not self.transport.is_closing():
+            # Before the protocol gets anything: it may want to pause for itself.
+            self.transport.resume_reading()
         if self.rest:
             rest, self.rest = self.rest, b""
             protocol.data_received(rest)
@@ -158,7 +190,7 @@ class Handshake(asyncio.Protocol):
             "Connection: close",
             *headers,
         ]
-        self._write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        self.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
         self.transport.close()
 
     def switch(self, protocol_name: str, headers: tuple[str, ...] = ()) -> None:
@@ -169,9 +201,10 @@ class Handshake(asyncio.Protocol):
             f"Upgrade: {protocol_name}",
             *headers,
         ]
-        self._write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
+        self.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Send, unless the connection has ended."""
         # The other side may have gone while the answer was found, and a write to a closed
         # transport raises on uvloop.
         if not self.transport.is_closing():

@@ -8,12 +8,18 @@ frame::
     GET /raft HTTP/1.1                            HTTP/1.1 101 Switching Protocols
     Connection: Upgrade                           Connection: Upgrade
     Upgrade: kvstore-raft/1                       Upgrade: kvstore-raft/1
-    Kvstore-Cluster: <hex>
+    Kvstore-Cluster: <hex>                        Kvstore-Blank: 1
     Kvstore-From: <hex>   Kvstore-To: <hex>
+    Kvstore-Blank: 1
+
+``Kvstore-Blank: 1`` is there, on either side, only if that member's log is empty: one that lost its
+directory no longer knows whom it voted for and what it acknowledged, and whoever knows that it once
+took part refuses it.
 
 A cluster or member that does not fit is refused with 412 and a text that says what differs; the
-dialler logs it and goes on trying, slowly, because the other side may be set right. The same port
-answers GET /members and GET /version. Snapshots: ``snapshot_stream.py``.
+dialler logs it and goes on trying, slowly, because the other side may be set right. If it is the
+dialler that refuses, it closes the connection before any frame. The same port answers GET /members
+and GET /version. Snapshots: ``snapshot_stream.py``.
 """
 
 import asyncio
@@ -26,7 +32,12 @@ from urllib.parse import urlsplit
 
 from kvstore.server.network.base import NetworkError, NetworkReceiver, SnapshotOffer
 from kvstore.server.network.framed import FrameLink
-from kvstore.server.network.handshake import RAFT_PROTOCOL, SNAPSHOT_PROTOCOL, Handshake
+from kvstore.server.network.handshake import (
+    RAFT_PROTOCOL,
+    SNAPSHOT_PROTOCOL,
+    Handshake,
+    blank_header,
+)
 from kvstore.server.network.snapshot_stream import receive_snapshot, send_snapshot
 
 log = logging.getLogger("kvstore.peers")
@@ -36,11 +47,19 @@ HEAD_SECONDS_MAX = 5.0
 REDIAL_SECONDS_MIN = 0.05
 REDIAL_SECONDS_MAX = 2.0
 INCOMING_MAX = 1024
-"""Connections to the peer port that may be open at a time."""
+"""Connections to the peer port that may be open at a time without having shown their head."""
+
+
+class _LinkRefusedError(NetworkError):
+    """This side will not be linked with the one that it dialled."""
 
 
 def host_and_port(url: str) -> tuple[str, int]:
-    """Where a peer URL points."""
+    """Where a peer URL points.
+
+    Raises:
+        ValueError: It is no URL, or its port is none.
+    """
     parts = urlsplit(url)
     return parts.hostname or "127.0.0.1", parts.port or 2380
 
@@ -74,7 +93,7 @@ class HttpNetwork:
         self._diallers: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
-        self._incoming: set[Handshake] = set()
+        self._incoming: dict[Handshake, asyncio.TimerHandle] = {}
         self._receiver: NetworkReceiver
         self._loop: asyncio.AbstractEventLoop
         self._complained: dict[int, str] = {}
@@ -88,11 +107,11 @@ class HttpNetwork:
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         for url in self._listen_urls:
-            host, port = host_and_port(url)
             try:
+                host, port = host_and_port(url)
                 server = await self._loop.create_server(self._accept, host, port)
-            except OSError as error:
-                why = error.strerror or str(error)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
                 raise NetworkError(
                     f"cannot listen for peers on {url} (--listen-peer-urls): {why}"
                 ) from error
@@ -120,12 +139,12 @@ class HttpNetwork:
     def set_peers(self, peers: dict[int, tuple[str, ...]]) -> None:
         """Whom to be linked with."""
         self._peers = dict(peers)
-        for member in [member for member in self._diallers if member not in peers]:
+        for member in [member for member in self._diallers if not peers.get(member)]:
             self._diallers.pop(member).cancel()
         for member in [member for member in self._links if member not in peers]:
             self._links[member].close("no longer a member")
         for member in sorted(peers):
-            if member > self._member_id and member not in self._diallers:
+            if member > self._member_id and peers[member] and member not in self._diallers:
                 self._diallers[member] = self._loop.create_task(self._keep_dialling(member))
 
     # --- frames -----------------------------------------------------------------------------------
@@ -166,11 +185,13 @@ class HttpNetwork:
                 self._complain(member, f"link broke: {reason}")
                 self._receiver.on_link(member, up=False)
 
-    def _complain(self, member: int, text: str) -> None:
+    def _complain(
+        self, member: int, text: str, level: int = logging.WARNING, cause: Exception | None = None
+    ) -> None:
         """Log a trouble with a peer once, not at every attempt."""
         if self._complained.get(member) != text:
             self._complained[member] = text
-            log.warning("member %x: %s", member, text)
+            log.log(level, "member %x: %s", member, text, exc_info=cause)
 
     async def _keep_alive(self) -> None:
         """Tell every link that this side lives.
@@ -201,12 +222,17 @@ class HttpNetwork:
             attempt += 1
             try:
                 handshake = await self._dial(member, url, "/raft", RAFT_PROTOCOL)
+                self._link_up(handshake, member)
+                continue
+            except _LinkRefusedError as error:
+                self._complain(member, f"not linked with {url}: {error}", logging.ERROR)
             except NetworkError as error:
                 self._complain(member, f"cannot link with {url}: {error}")
-                await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
-                pause = min(2 * pause, REDIAL_SECONDS_MAX)
-            else:
-                self._link_up(handshake, member)
+            except Exception as error:  # noqa: BLE001
+                # Nobody else would ever dial: without this task the link is gone for good.
+                self._complain(member, f"cannot dial {url}: {error!r}", logging.ERROR, error)
+            await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
+            pause = min(2 * pause, REDIAL_SECONDS_MAX)
 
     async def _dial(
         self, member: int, url: str, path: str, protocol: str, headers: tuple[str, ...] = ()
@@ -222,49 +248,74 @@ class HttpNetwork:
             if not answered.done():
                 answered.set_result(reason)
 
-        host, port = host_and_port(url)
+        handshake = Handshake(client=True, on_head=settle, on_lost=settle)
         try:
+            host, port = host_and_port(url)
+            lines = (
+                f"GET {path} HTTP/1.1",
+                f"Host: {host}:{port}",
+                "Connection: Upgrade",
+                f"Upgrade: {protocol}",
+                f"Kvstore-Cluster: {self._cluster_id:x}",
+                f"Kvstore-From: {self._member_id:x}",
+                f"Kvstore-To: {member:x}",
+                *blank_header(blank=self._receiver.is_blank()),
+                *headers,
+            )
+            head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
             async with asyncio.timeout(HEAD_SECONDS_MAX):
-                transport, handshake = await self._loop.create_connection(
-                    lambda: Handshake(client=True, on_head=settle, on_lost=settle), host, port
-                )
-                lines = (
-                    f"GET {path} HTTP/1.1",
-                    f"Host: {host}:{port}",
-                    "Connection: Upgrade",
-                    f"Upgrade: {protocol}",
-                    f"Kvstore-Cluster: {self._cluster_id:x}",
-                    f"Kvstore-From: {self._member_id:x}",
-                    f"Kvstore-To: {member:x}",
-                    *headers,
-                )
-                transport.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
-                reason = await answered
-        except TimeoutError as error:
-            raise NetworkError("no answer in time") from error
-        except OSError as error:
-            raise NetworkError(error.strerror or str(error)) from error
-        if reason or not handshake.upgraded:
-            transport.abort()
-            raise NetworkError(reason or f"refused with {handshake.status}: {handshake.body}")
+                await self._loop.create_connection(lambda: handshake, host, port)
+                handshake.write(head)
+                self._judge(handshake, member, await answered)
+        except BaseException as error:
+            # However this ended, nobody is left to close the connection.
+            handshake.drop()
+            if isinstance(error, TimeoutError):
+                raise NetworkError("no answer in time") from error
+            if isinstance(error, OSError):
+                raise NetworkError(error.strerror or str(error)) from error
+            if isinstance(error, ValueError):
+                # The URL, or a host that the resolver cannot even encode.
+                raise NetworkError(f"no address: {error}") from error
+            raise
         return handshake
+
+    def _judge(self, handshake: Handshake, member: int, reason: str) -> None:
+        """Whether the answer to a call is a link.
+
+        Raises:
+            NetworkError: It is not.
+        """
+        if reason or not handshake.upgraded:
+            raise NetworkError(reason or f"refused with {handshake.status}: {handshake.body}")
+        refusal = self._receiver.refuse_link(member, blank=handshake.blank)
+        if refusal:
+            raise _LinkRefusedError(refusal)
 
     # --- accepting --------------------------------------------------------------------------------
 
     def _accept(self) -> Handshake:
         handshake = Handshake(client=False, on_head=self._on_request, on_lost=self._on_refused)
         if len(self._incoming) >= INCOMING_MAX:
-            self._loop.call_soon(handshake.abort, "too many connections")
-        self._incoming.add(handshake)
-        self._loop.call_later(HEAD_SECONDS_MAX, handshake.abort, "no whole head in time")
+            # It closes as soon as there is a connection to close.
+            handshake.abort("too many connections")
+        else:
+            self._incoming[handshake] = self._loop.call_later(
+                HEAD_SECONDS_MAX, handshake.abort, "no whole head in time"
+            )
         return handshake
 
+    def _no_longer_incoming(self, handshake: Handshake) -> None:
+        timer = self._incoming.pop(handshake, None)
+        if timer is not None:
+            timer.cancel()
+
     def _on_refused(self, handshake: Handshake, reason: str) -> None:
-        self._incoming.discard(handshake)
+        self._no_longer_incoming(handshake)
         log.debug("a connection to the peer port ended before its head: %s", reason)
 
     def _on_request(self, handshake: Handshake) -> None:
-        self._incoming.discard(handshake)
+        self._no_longer_incoming(handshake)
         upgrade = handshake.headers.get("upgrade", "") if handshake.upgraded else ""
         if upgrade in (RAFT_PROTOCOL, SNAPSHOT_PROTOCOL):
             self._on_upgrade(handshake, upgrade)
@@ -284,9 +335,14 @@ class HttpNetwork:
         member, refusal = self._identify(handshake.headers)
         if refusal:
             log.warning("refused a peer: %s", refusal)
+        else:
+            refusal = self._receiver.refuse_link(member, blank=handshake.blank)
+            if refusal:
+                self._complain(member, f"not linked: {refusal}", logging.ERROR)
+        if refusal:
             handshake.respond("412 Precondition Failed", json.dumps({"error": refusal}).encode())
         elif upgrade == RAFT_PROTOCOL:
-            handshake.switch(RAFT_PROTOCOL)
+            handshake.switch(RAFT_PROTOCOL, blank_header(blank=self._receiver.is_blank()))
             self._link_up(handshake, member)
         else:
             self._spawn(receive_snapshot(handshake, member, self._receiver))

@@ -12,6 +12,7 @@ from kvstore.server.network.handshake import (
     BODY_BYTES_MAX,
     HEAD_BYTES_MAX,
     RAFT_PROTOCOL,
+    REST_BYTES_MAX,
     Handshake,
 )
 
@@ -39,6 +40,7 @@ class Side:
         self.lost: list[str] = []
         self.written = bytearray()
         self.closed = False
+        self.reading = True
         self.protocol: Any = None
         self.handshake = Handshake(
             client=client, on_head=self.heads.append, on_lost=lambda _, why: self.lost.append(why)
@@ -61,6 +63,12 @@ class Side:
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
@@ -178,3 +186,63 @@ def test_an_end_after_the_head_is_no_concern_of_the_handshake() -> None:
     side.handshake.connection_lost(None)
     assert side.lost == []
     assert not side.closed
+
+
+def test_a_connection_that_was_given_up_before_it_was_there_is_closed() -> None:
+    side = Side(client=False)
+    lost: list[str] = []
+    handshake = Handshake(
+        client=False, on_head=side.heads.append, on_lost=lambda _, why: lost.append(why)
+    )
+    handshake.abort("too many connections")
+    handshake.connection_made(side)
+    assert side.closed
+    handshake.connection_lost(None)
+    assert lost == ["too many connections"]
+
+
+def test_what_arrives_behind_the_head_is_bounded_and_none_of_it_lost() -> None:
+    side = Side(client=True)
+    side.feed(SWITCHED, [])
+    sent = b""
+    while side.handshake.transport.reading:
+        piece = b"%08d" % len(sent) * 1000
+        side.handshake.data_received(piece)
+        sent += piece
+        assert len(sent) <= REST_BYTES_MAX + len(piece), "it is read without end"
+    assert len(sent) > REST_BYTES_MAX
+    after = Next()
+    side.handshake.take_over(after)
+    assert after.received == sent
+    assert side.reading
+    assert side.handshake.rest == b""
+
+
+def test_whoever_takes_over_may_pause_at_once() -> None:
+    side = Side(client=True)
+    side.feed(SWITCHED, [])
+    side.handshake.data_received(bytes(REST_BYTES_MAX + 1))
+
+    class Full(Next):
+        def data_received(self, data: bytes) -> None:
+            self.transport.pause_reading()
+
+    side.handshake.take_over(Full())
+    assert not side.reading
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_what_comes_behind_what_is_no_upgrade_is_not_kept(client: bool) -> None:
+    side = Side(client=client)
+    side.feed(REFUSED if client else b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n", [])
+    assert len(side.heads) == 1
+    side.handshake.data_received(b"more")
+    assert side.handshake.rest == b""
+
+
+def test_a_connection_that_ended_is_not_written_to() -> None:
+    side = Side(client=True)
+    side.handshake.drop()
+    assert side.closed
+    side.handshake.write(b"GET /raft HTTP/1.1\r\n\r\n")
+    assert side.written == b""

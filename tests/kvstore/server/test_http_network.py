@@ -3,109 +3,17 @@
 import asyncio
 import json
 import random
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from kvstore.server.network import http
-from kvstore.server.network.base import FrameError, NetworkError, SnapshotOffer, SnapshotSink
+from kvstore.server.network.base import NetworkError
 from kvstore.server.network.handshake import Handshake
 from kvstore.server.network.http import HttpNetwork
-from raft.types import Configuration, Index, NodeId, SnapshotMeta, Term
+from tests.support.http_member import CLUSTER, SILENCE_SECONDS, Member, ask, on_tcp, pair, url
 from tests.support.memory_tcp import TcpLoop
 from tests.support.virtual_loop import run_virtual
-
-CLUSTER = 0xC1
-SILENCE_SECONDS = 5.0
-META = SnapshotMeta(Index(9), Term(2), Configuration((NodeId(1), NodeId(2))))
-CONTENT = random.Random(5).randbytes(700_000)
-OFFER = SnapshotOffer(1, 2, META, len(CONTENT), 77)
-
-
-class Sink:
-    """Takes a snapshot; may be told to refuse it in the end, and may have a part already."""
-
-    def __init__(self, offset: int = 0, verdict: str = "") -> None:
-        self.offset = offset
-        self.data = bytearray(CONTENT[:offset])
-        self.verdict = verdict
-        self.ended: list[str] = []
-
-    async def write(self, data: bytes) -> None:
-        await asyncio.sleep(0.001)
-        self.data += data
-
-    async def finish(self) -> str:
-        self.ended.append("finish")
-        return self.verdict
-
-    async def abandon(self) -> None:
-        self.ended.append("abandon")
-
-
-class FullDisk(Sink):
-    async def write(self, data: bytes) -> None:
-        raise NetworkError("the disk is full")
-
-
-class Member:
-    """One side: a network and everything it was told."""
-
-    def __init__(self, loop: TcpLoop, number: int, cluster: int = CLUSTER) -> None:
-        self.number = number
-        self.frames: list[tuple[int, bytes]] = []
-        self.links: list[tuple[int, bool]] = []
-        self.offers: list[SnapshotOffer] = []
-        self.sink: SnapshotSink | str = "not now"
-        self.network = HttpNetwork(
-            cluster, number, (url(number),), random.Random(number), SILENCE_SECONDS
-        )
-
-    async def start(self, *peers: int) -> None:
-        await self.network.start(self)
-        self.network.set_peers({peer: (url(peer),) for peer in peers})
-
-    def on_frame(self, member: int, frame: bytes) -> None:
-        if frame == b"nonsense":
-            raise FrameError("this means nothing")
-        self.frames.append((member, frame))
-
-    def on_link(self, member: int, *, up: bool) -> None:
-        self.links.append((member, up))
-
-    async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
-        self.offers.append(offer)
-        return self.sink
-
-    def members_json(self) -> bytes:
-        return b'[{"id":1}]'
-
-    def version_json(self) -> bytes:
-        return b'{"etcdserver":"3.6.0"}'
-
-
-def url(number: int) -> str:
-    return f"http://m{number}:2380"
-
-
-def on_tcp(function: Callable[[TcpLoop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def test() -> None:
-        run_virtual(function, 300.0, TcpLoop)
-
-    return test
-
-
-async def pair(loop: TcpLoop) -> tuple[Member, Member]:
-    one, other = Member(loop, 1), Member(loop, 2)
-    await one.start(2)
-    await other.start(1)
-    await asyncio.sleep(3.0)
-    return one, other
-
-
-async def read(offset: int, length: int) -> bytes:
-    return CONTENT[offset : offset + length]
 
 
 @on_tcp
@@ -238,6 +146,142 @@ async def test_a_member_that_was_removed_is_refused_and_its_link_closed(loop: Tc
     assert "is not in this cluster" in one.network._complained[2]
 
 
+def test_a_dialler_that_lost_its_data_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work(loop: TcpLoop) -> None:
+        one, other = Member(loop, 1), Member(loop, 2)
+        one.blank = True
+        other.acquainted.add(1)
+        await one.start(2)
+        await other.start(1)
+        await asyncio.sleep(10.0)
+        assert one.links == other.links == []
+        assert "412" in one.network._complained[2]
+        assert "member 1 lost its data" in one.network._complained[2]
+        assert 5 < len(loop.connections) < 20
+        told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert told == ["member 1: not linked: member 1 lost its data"]
+        one.blank = False
+        await asyncio.sleep(3.0)
+        assert one.links == [(2, True)]
+
+    run_virtual(work, 300.0, TcpLoop)
+
+
+def test_a_dialler_refuses_whom_it_dialled_if_that_one_lost_its_data(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work(loop: TcpLoop) -> None:
+        one, other = Member(loop, 1), Member(loop, 2)
+        other.blank = True
+        one.acquainted.add(2)
+        on_link = other.on_link
+
+        def speak_at_once(member: int, *, up: bool) -> None:
+            on_link(member, up=up)
+            if up:
+                other.network.send(member, b"vote for me")
+
+        other.on_link = speak_at_once  # type: ignore[method-assign]
+        await one.start(2)
+        await other.start(1)
+        await asyncio.sleep(10.0)
+        assert one.links == []
+        assert one.frames == other.frames == []
+        assert not one.network.is_up(2)
+        # It goes on trying, ever more slowly, and leaves no connection behind.
+        assert 5 < len(loop.connections) < 20
+        await other.network.stop()
+        await asyncio.sleep(1.0)
+        assert all(end.is_closing() for ends in loop.connections for end in ends)
+        told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert told == [f"member 2: not linked with {url(2)}: member 2 lost its data"]
+
+    run_virtual(work, 300.0, TcpLoop)
+
+
+@on_tcp
+async def test_members_that_are_blank_and_new_to_each_other_are_linked(loop: TcpLoop) -> None:
+    one, other = Member(loop, 1), Member(loop, 2)
+    one.blank = other.blank = True
+    await one.start(2)
+    await other.start(1)
+    await asyncio.sleep(3.0)
+    assert one.links == [(2, True)]
+    assert other.links == [(1, True)]
+
+
+@on_tcp
+async def test_a_call_without_an_answer_leaves_no_connection(loop: TcpLoop) -> None:
+    accepted: list[asyncio.Protocol] = []
+
+    def accept() -> asyncio.Protocol:
+        accepted.append(asyncio.Protocol())
+        return accepted[-1]
+
+    await loop.create_server(accept, "m2", 2380)
+    one = Member(loop, 1)
+    await one.start(2)
+    await asyncio.sleep(http.HEAD_SECONDS_MAX - 0.1)
+    ((client, _),) = loop.connections
+    assert not client.is_closing()
+    await asyncio.sleep(0.2)
+    assert client.is_closing()
+    assert one.network._complained[2].endswith("no answer in time")
+    # The second attempt hangs when the network stops.
+    await asyncio.sleep(1.0)
+    assert not loop.connections[1][0].is_closing()
+    await one.network.stop()
+    assert loop.connections[1][0].is_closing()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (UnicodeError("label empty or too long"), "no address: label empty or too long"),
+        (RuntimeError("nobody thought of this"), "RuntimeError('nobody thought of this')"),
+    ],
+)
+def test_dialling_goes_on_whatever_happens(
+    error: Exception, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(loop: TcpLoop) -> None:
+        async def fail(*_: object) -> None:
+            raise error
+
+        one, other = Member(loop, 1), Member(loop, 2)
+        await other.start(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "create_connection", fail)
+            await one.start(2)
+            await asyncio.sleep(3.0)
+            assert text in one.network._complained[2]
+        await asyncio.sleep(3.0)
+        assert one.links == [(2, True)]
+
+    run_virtual(work, 300.0, TcpLoop)
+
+
+@on_tcp
+async def test_a_url_that_leads_nowhere_is_tried_beside_one_that_leads_on(loop: TcpLoop) -> None:
+    one, other = Member(loop, 1), Member(loop, 2)
+    await other.start(1)
+    await one.network.start(one)
+    one.network.set_peers({2: ()})
+    await asyncio.sleep(1.0)
+    one.network.set_peers({2: ("http://m2:99999", "http://[m2:2380", url(2))})
+    await asyncio.sleep(3.0)
+    assert one.links == [(2, True)]
+
+
+@on_tcp
+async def test_a_listen_url_that_is_none_is_told(loop: TcpLoop) -> None:
+    network = HttpNetwork(CLUSTER, 1, ("http://m1:99999",), random.Random(1), SILENCE_SECONDS)
+    with pytest.raises(NetworkError, match="--listen-peer-urls"):
+        await network.start(Member(loop, 1))
+
+
 @on_tcp
 async def test_what_a_port_in_use_is_called(loop: TcpLoop) -> None:
     await Member(loop, 1).start()
@@ -246,17 +290,6 @@ async def test_what_a_port_in_use_is_called(loop: TcpLoop) -> None:
 
 
 # --- plain HTTP ---------------------------------------------------------------------------------
-
-
-async def ask(request: bytes) -> bytes:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().create_connection(
-        lambda: asyncio.StreamReaderProtocol(reader), "m1", 2380
-    )
-    transport.write(request)
-    answer = await reader.read()
-    transport.close()
-    return answer
 
 
 @on_tcp
@@ -289,107 +322,36 @@ async def test_too_many_connections_without_a_head_are_dropped_at_once(loop: Tcp
     waiting = [loop.create_task(ask(b"GET")) for _ in range(http.INCOMING_MAX + 5)]
     await asyncio.sleep(1.0)
     assert sum(task.done() for task in waiting) == 5
+    assert sum(server.is_closing() for _, server in loop.connections) == 5
     await asyncio.sleep(http.HEAD_SECONDS_MAX)
     assert all(task.done() for task in waiting)
 
 
-# --- snapshots ----------------------------------------------------------------------------------
-
-
 @on_tcp
-async def test_a_snapshot_travels_whole_beside_the_frames(loop: TcpLoop) -> None:
-    one, other = await pair(loop)
-    other.sink = sink = Sink()
-    sending = loop.create_task(one.network.send_snapshot(2, OFFER, read))
-    one.network.send(2, b"meanwhile")
-    await sending
-    assert other.offers == [OFFER]
-    assert bytes(sink.data) == CONTENT
-    assert sink.ended == ["finish"]
-    assert other.frames == [(1, b"meanwhile")]
-    assert len(loop.connections) == 2
+async def test_a_connection_with_its_head_counts_no_more_and_has_no_deadline(loop: TcpLoop) -> None:
+    member = Member(loop, 1)
+    await member.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http, "INCOMING_MAX", 1)
+        hanging = loop.create_task(ask(b"GET"))
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            assert await ask(b"GET") == b"", "refused, and so no reason to refuse others"
+        await hanging
+        timers = 0
+        call_later = loop.call_later
 
+        def count(*args: Any) -> asyncio.TimerHandle:
+            nonlocal timers
+            handle = call_later(*args)
+            if args[0] == http.HEAD_SECONDS_MAX:
+                timers += 1
+                heads.append(handle)
+            return handle
 
-@on_tcp
-async def test_a_snapshot_goes_on_where_an_earlier_attempt_stopped(loop: TcpLoop) -> None:
-    one, other = await pair(loop)
-    other.sink = sink = Sink(offset=600_000)
-    offsets: list[int] = []
-
-    async def read_and_note(offset: int, length: int) -> bytes:
-        offsets.append(offset)
-        return await read(offset, length)
-
-    await one.network.send_snapshot(2, OFFER, read_and_note)
-    assert offsets[0] == 600_000
-    assert bytes(sink.data) == CONTENT
-
-
-@on_tcp
-async def test_a_refused_snapshot_says_why(loop: TcpLoop) -> None:
-    one, other = await pair(loop)
-    with pytest.raises(NetworkError, match="409: not now"):
-        await one.network.send_snapshot(2, OFFER, read)
-    other.sink = Sink(verdict="the checksum differs")
-    with pytest.raises(NetworkError, match="the checksum differs"):
-        await one.network.send_snapshot(2, OFFER, read)
-    with pytest.raises(NetworkError, match="400: the offer names another sender"):
-        await one.network.send_snapshot(2, SnapshotOffer(3, 2, META, 1, 1), read)
-    with pytest.raises(NetworkError, match="no longer a member"):
-        await one.network.send_snapshot(3, OFFER, read)
-
-
-@pytest.mark.parametrize("end", [0, 1])
-def test_a_transfer_that_breaks_off_is_told_at_both_ends(end: int) -> None:
-    async def work(loop: TcpLoop) -> None:
-        one, other = await pair(loop)
-        other.sink = sink = Sink()
-
-        async def read_and_break(offset: int, length: int) -> bytes:
-            if offset > 300_000:
-                loop.connections[1][end].abort()
-                await asyncio.sleep(0.01)
-            return await read(offset, length)
-
-        with pytest.raises(NetworkError):
-            await one.network.send_snapshot(2, OFFER, read_and_break)
-        await asyncio.sleep(1.0)
-        assert sink.ended == ["abandon"]
-        assert CONTENT.startswith(bytes(sink.data))
-
-    run_virtual(work, 300.0, TcpLoop)
-
-
-@on_tcp
-async def test_a_transfer_that_stalls_is_given_up_by_the_receiver(loop: TcpLoop) -> None:
-    one, other = await pair(loop)
-    other.sink = sink = Sink()
-
-    async def read_and_stall(offset: int, length: int) -> bytes:
-        if offset:
-            await asyncio.sleep(30.0)
-        return await read(offset, length)
-
-    with pytest.raises(NetworkError):
-        await one.network.send_snapshot(2, OFFER, read_and_stall)
-    assert sink.ended == ["abandon"]
-
-
-@on_tcp
-async def test_a_snapshot_that_cannot_be_stored_is_given_up(loop: TcpLoop) -> None:
-    one, other = await pair(loop)
-    other.sink = sink = FullDisk()
-    with pytest.raises(NetworkError):
-        await one.network.send_snapshot(2, OFFER, read)
-    assert sink.ended == ["abandon"]
-
-
-@on_tcp
-async def test_an_offer_that_is_none_is_refused(loop: TcpLoop) -> None:
-    await Member(loop, 1).start(2)
-    head = (
-        b"GET /raft/snapshot HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: kvstore-snapshot/1\r\n"
-        b"Kvstore-Cluster: c1\r\nKvstore-From: 2\r\nKvstore-To: 1\r\n"
-    )
-    for offer in (b"", b"Kvstore-Offer: zz\r\n", b"Kvstore-Offer: 93010203\r\n"):
-        assert (await ask(head + offer + b"\r\n")).startswith(b"HTTP/1.1 400 ")
+        heads: list[asyncio.TimerHandle] = []
+        patch.setattr(loop, "call_later", count)
+        for _ in range(3):
+            assert await ask(b"GET /version HTTP/1.1\r\nHost: m1\r\n\r\n")
+        assert timers == 3
+        assert all(handle.cancelled() for handle in heads)
