@@ -186,8 +186,10 @@ class Wal:
             acknowledged afterwards. clock: Monotonic seconds, for the counters; called in the
             disk's thread too.
 
-        Returns: The log, ready to be written on, and what it says. The incarnation in it is this
-            opening's: 1 in a new log, else one more than the last, durably.
+        Returns:
+            The log, ready to be written on, and what it says. The incarnation in it is this
+            opening's: in a new log what was given, 1 at least; else one more than the last,
+            durably.
 
         Raises:
             LockedError: Another node has it open.
