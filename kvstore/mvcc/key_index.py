@@ -22,6 +22,8 @@ from typing import Final, TypeAlias
 import msgspec
 from sortedcontainers import SortedList
 
+from kvstore.budget import Budget, Sliced
+from kvstore.mvcc.dismantling import empty_dict, empty_list
 from kvstore.mvcc.log import RevisionLog
 from kvstore.types import KeyValue
 
@@ -157,3 +159,12 @@ class KeyIndex:
         place = self._log.position(record.mod_revision)
         if history.ordinals[-1] - place < BARE_SLOTS_MAX:
             self.shards[hash(record.key) & SHARD_MASK][record.key] = record
+
+    def dismantle(self, budget: Budget) -> Sliced[None]:
+        """Let go of everything; unusable from the first slice on."""
+        for shard in self.shards:
+            yield from empty_dict(shard, budget)
+        # Taking the keys out one by one would keep the list in shape, at ten times the cost.
+        pieces: list[list[bytes]] = self.keys._lists  # type: ignore[attr-defined]  # noqa: SLF001
+        for piece in pieces:
+            yield from empty_list(piece, budget)

@@ -21,6 +21,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 from typing import Final
 
+from kvstore.budget import Budget, Sliced
+from kvstore.mvcc.dismantling import empty_list
 from kvstore.types import KeyValue
 
 BLOCK_BITS: Final = 12
@@ -209,6 +211,13 @@ class RevisionLog:
         assert record is not None, "a version is removed only once"
         self.size_bytes -= len(record.key) + len(record.value) + VERSION_OVERHEAD_BYTES
         return record
+
+    def dismantle(self, budget: Budget) -> Sliced[None]:
+        """Let go of everything; unusable from the first slice on."""
+        while self._blocks:
+            block = self._blocks.pop()
+            if block is not None:
+                yield from empty_list(block.records, budget)
 
     def _grow(self, revision: int) -> None:
         full = len(self._blocks) - 1

@@ -328,3 +328,19 @@ class Store:
         """Release a ``pin``."""
         assert self._pins, "unpinned more often than pinned"
         self._pins -= 1
+
+    # --- The end --------------------------------------------------------------------------------
+
+    def dismantle(self, budget: Budget) -> Sliced[None]:
+        """Let go of all that is here, piece by piece: another store has taken this one's place.
+
+        Waits while it is pinned, for reads under way to end. From then on it cannot be used.
+        """
+        while self._pins:
+            yield
+        index, log = self._index, self._log
+        # Whoever asks now is to fail, and not to be told that nothing is there.
+        del self._index, self._log
+        self.last = None
+        yield from index.dismantle(budget)
+        yield from log.dismantle(budget)
