@@ -41,6 +41,7 @@ ASKING_MAX = 20_000
 
 NO_LEADER = ErrorKind.NO_LEADER.error()
 CONNECTION_LOST = ErrorKind.TIMEOUT_CONNECTION_LOST.error()
+TIMED_OUT = ErrorKind.TIMEOUT.error()
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_id = msgspec.msgpack.Decoder(int).decode
@@ -222,10 +223,13 @@ class LeaseKeeper:
                 if self._loop.time() + ASK_AGAIN_SECONDS < give_up:
                     self._loop.call_later(ASK_AGAIN_SECONDS, attempt)
                     return
+                result = TIMED_OUT
+            if isinstance(result, KvError) and result == TIMED_OUT:
                 result = too_late.error()
             # Decoded before anything is forgotten: a broken answer ends its link, not the waiting.
             final = result if isinstance(result, KvError) else decode(result)
             if self._asking.pop(number, None) is not None:
+                timer.cancel()
                 answer(reply, final)
 
         def attempt() -> None:
@@ -240,6 +244,8 @@ class LeaseKeeper:
                 seconds_left = give_up - self._loop.time()
                 self._peers.call(driver.leader, method, body, seconds_left, settle)
 
+        # Whoever is asked, here or elsewhere, knows only the server's own limit.
+        timer = self._loop.call_at(give_up, settle, TIMED_OUT)
         attempt()
 
     def fail_all(self, kind: ErrorKind) -> None:

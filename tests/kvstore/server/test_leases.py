@@ -1,13 +1,24 @@
 """Leases over a cluster: whoever is asked, whoever leads, they last as long as was promised."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from kvstore.errors import ErrorKind, KvError
-from kvstore.types import LeaseLeasesRequest, LeaseRevokeRequest
+from kvstore.service.caller import Caller
+from kvstore.types import (
+    LeaseGrantRequest,
+    LeaseId,
+    LeaseKeepAliveRequest,
+    LeaseLeasesRequest,
+    LeaseRevokeRequest,
+    LeaseTimeToLiveRequest,
+)
+from raft.events import TransferLeader
+from raft.types import NodeId
 from tests.support.cluster import Cluster, Host
-from tests.support.scenario import scenario
+from tests.support.scenario import run_scenario, scenario
 
 SLACK_SECONDS = 2.0
 """Expiry is looked for twice a second, and takes a round through the log."""
@@ -96,6 +107,29 @@ async def test_remaining_time_survives_a_change_of_leader(cluster: Cluster) -> N
 
 
 @scenario(1)
+async def test_a_checkpoint_that_was_refused_is_not_proposed_later(cluster: Cluster) -> None:
+    """It says what was left when it was made; by then the lease may have been renewed."""
+    leader = await cluster.wait_leader()
+    term = leader.node.driver.raft.term
+    lease = LeaseId((await leader.grant(400)).ID)
+    await asyncio.sleep(299.7)
+    # For an election timeout it tries to hand over, and takes no proposals meanwhile.
+    target = (await cluster.followers())[0]
+    transfer = TransferLeader(NodeId(target.member_id))
+    target.crash()
+    failed = leader.node.proposals.failed_total
+    leader.run(leader.node.driver.step, transfer)
+    await asyncio.sleep(3.0)
+    assert leader.node.proposals.failed_total == failed + 1, "no checkpoint was due meanwhile"
+    await leader.put(b"k", b"")
+    assert leader.node.driver.raft.term == term
+    for host in cluster.up:
+        kept = host.machine.lessor.get(lease)
+        assert kept is not None
+        assert kept.remaining_seconds == 0, "an old checkpoint came late"
+
+
+@scenario(1)
 async def test_a_deposed_leader_ends_no_lease(cluster: Cluster) -> None:
     """It slept past the lease's end, and its successor has renewed the lease meanwhile."""
     old = await cluster.wait_leader()
@@ -152,3 +186,61 @@ async def test_all_power_lost_leases_come_back(cluster: Cluster) -> None:
     assert await cluster[0].get(b"k") == b"v"
     gone = await wait_gone(cluster, cluster[0], b"k")
     assert gone - started < 20.0 + EXTENSION_SECONDS + SLACK_SECONDS
+
+
+PATIENCE_SECONDS = 0.3
+QUESTIONS: dict[str, Callable[[int], object]] = {
+    "lease_keep_alive": LeaseKeepAliveRequest,
+    "lease_time_to_live": LeaseTimeToLiveRequest,
+    "lease_leases": lambda _lease: LeaseLeasesRequest(),
+}
+
+
+async def check_patience(host: Host, method: str, request: object) -> None:
+    """A call ends when the caller's time is up, and says so."""
+    loop = host.cluster.loop
+    asked = loop.now
+    with pytest.raises(KvError) as refusal:
+        await host.call(method, request, Caller(timeout_seconds=PATIENCE_SECONDS))
+    assert refusal.value == ErrorKind.DEADLINE_EXCEEDED.error()
+    tick_seconds = host.config.heartbeat_interval_ms / 1000
+    assert abs(loop.now - asked - PATIENCE_SECONDS) < 2 * tick_seconds
+
+
+@scenario(1)
+async def test_lease_calls_heed_the_callers_timeout_where_nobody_leads(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    lease = (await leader.grant(60)).ID
+    cluster.wire.isolate(leader.member_id)
+    await cluster.wait(lambda: not leader.leads)
+    await check_patience(leader, "lease_grant", LeaseGrantRequest(60))
+    await check_patience(leader, "lease_revoke", LeaseRevokeRequest(lease))
+    for method, ask_for in QUESTIONS.items():
+        await check_patience(leader, method, ask_for(lease))
+
+
+@pytest.mark.parametrize("method", QUESTIONS)
+def test_lease_questions_heed_the_callers_timeout_where_the_leader_is_silent(method: str) -> None:
+    async def work(cluster: Cluster) -> None:
+        leader = await cluster.wait_leader()
+        lease = (await leader.grant(60)).ID
+        follower = (await cluster.followers())[0]
+        cluster.wire.cut(follower.member_id, leader.member_id)
+        await check_patience(follower, method, QUESTIONS[method](lease))
+        cluster.wire.heal()
+
+    run_scenario(work, 1)
+
+
+@pytest.mark.parametrize("method", QUESTIONS)
+def test_lease_questions_heed_the_callers_timeout_at_a_leader_without_followers(
+    method: str,
+) -> None:
+    async def work(cluster: Cluster) -> None:
+        leader = await cluster.wait_leader()
+        lease = (await leader.grant(60)).ID
+        cluster.wire.isolate(leader.member_id)
+        await check_patience(leader, method, QUESTIONS[method](lease))
+        assert leader.leads, "it was to be asked while it thinks that it leads"
+
+    run_scenario(work, 1)
