@@ -149,6 +149,27 @@ class Host:
         process.pause()
         self.cluster.loop.call_later(seconds, process.resume)
 
+    def hang_disk(self, lane_name: str) -> Callable[[], None]:
+        """Let what one lane of the disk is asked for take for ever; returns what ends that."""
+        lane = next(lane for lane in self.disk.lanes if lane.name == lane_name)
+        schedule = self.disk.schedule
+        assert schedule is not None, f"member {self.number} is down"
+        held: list[Callable[[], None]] = []
+
+        def hold(run: Callable[[], None]) -> None:
+            if run == lane.run_next:
+                held.append(run)
+            else:
+                schedule(run)
+
+        def go_on() -> None:
+            self.disk.schedule = schedule
+            for run in held:
+                schedule(run)
+
+        self.disk.schedule = hold
+        return go_on
+
     # --- calls ------------------------------------------------------------------------------------
 
     async def call(self, method: str, request: Any, caller: Caller = ANYBODY) -> Any:

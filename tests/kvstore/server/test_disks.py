@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from kvstore.errors import ConfigError, ErrorKind, KvError, StateError
+from kvstore.errors import ConfigError, ErrorKind, KvError, StateError, UnknownOutcomeError
 from kvstore.server import bootstrap
-from kvstore.types import AlarmType, PutRequest
+from kvstore.types import AlarmAction, AlarmRequest, AlarmType, CompactionRequest, PutRequest
 from tests.support.cluster import Cluster, Host
 from tests.support.scenario import scenario
 from tests.support.writer import check_kept, writers
 from wal.errors import CorruptError
+from wal.memory_disk import MemoryDisk
 
 WAL = "/data/member/wal"
 SNAPSHOTS = "/data/member/snap"
@@ -84,6 +85,57 @@ async def test_a_full_disk_raises_the_alarm_while_deletes_still_pass(cluster: Cl
     follower.disk.capacity_bytes = None
     await cluster.wait(lambda: not follower.node.wal.disk_full)
     await cluster.wait_equal()
+
+
+@scenario(1, size=1, snapshot_count=0)
+async def test_a_full_disk_heals_once_deletes_and_a_compaction_make_room(cluster: Cluster) -> None:
+    """The log shrinks only behind a snapshot, which must not wait for the log to grow."""
+    host = cluster[0]
+    wal = host.node.wal
+    # Less than a segment, and less than a snapshot of all that will be written.
+    host.disk.capacity_bytes = host.disk.used_bytes() + 40 * 1024
+    answers: list[asyncio.Future[Any]] = []
+    while not answers or answers[-1].exception() is None:
+        assert len(answers) < 1000, "the disk never fills up"
+        answers.append(host.begin("put", PutRequest(b"k%d" % len(answers), bytes(1000))))
+        await asyncio.wait(answers[-1:])
+    assert answers[-1].exception() == ErrorKind.NO_SPACE.error()
+    assert wal.disk_full
+    await asyncio.sleep(10.0)
+    assert wal.disk_full, "there was room enough"
+    deleted = await host.delete(b"k", b"l")
+    assert deleted.deleted == len(answers) - 1
+    assert deleted.header is not None
+    await host.call("compact", CompactionRequest(deleted.header.revision, physical=True))
+    oldest = host.disk.list(WAL)[0]
+    await cluster.wait(lambda: not wal.disk_full)
+    assert host.node.snapshots.taken_total >= 1
+    assert oldest not in host.disk.list(WAL), "the log did not shrink"
+    clear = AlarmRequest(AlarmAction.DEACTIVATE, host.member_id, AlarmType.NOSPACE)
+    await host.call("alarm", clear)
+    await host.put(b"after", b"")
+    host.crash()
+    await host.start()
+    await cluster.wait(host.node.ready.is_set)
+    kvs = (await host.range(b"\0", b"\0")).kvs
+    assert [kv.key for kv in kvs] == [b"after"]
+
+
+@scenario(1, 2)
+async def test_a_leader_whose_disk_hangs_hands_leadership_on(cluster: Cluster) -> None:
+    """No error, only silence: the others commit on, so nobody else would depose it."""
+    async with writers(cluster, 3) as crew:
+        await asyncio.sleep(0.5)
+        old = await cluster.wait_leader()
+        go_on = old.hang_disk("wal")
+        hung = cluster.loop.now
+        await cluster.wait_leader(other_than=old)
+        assert cluster.loop.now - hung < 3 * old.config.election_timeout_ms / 1000
+        assert old.node.upkeep.slow_disks_total == 1
+        await asyncio.sleep(1.0)
+        go_on()
+    assert sum(len(writer.acknowledged) for writer in crew) > 100
+    await check_kept(cluster, crew)
 
 
 @scenario(1)
@@ -159,3 +211,42 @@ async def test_a_fresh_directory_of_a_known_member_is_refused(cluster: Cluster) 
             await bootstrap.refuse_if_known(lost.config, identity)
         patch.setattr(bootstrap, "_members_at", nobody_answers)
         await bootstrap.refuse_if_known(lost.config, identity)
+        existing = msgspec.structs.replace(lost.config, initial_cluster_state="existing")
+        with pytest.raises(ConfigError, match="state is existing, but /data is empty"):
+            await bootstrap.refuse_if_known(existing, identity)
+
+
+@scenario(1, 2)
+async def test_a_member_that_lost_its_data_votes_and_acknowledges_nothing(
+    cluster: Cluster,
+) -> None:
+    """Nobody answered when it asked at its start, so it came up: then no link takes it in."""
+    leader = await cluster.wait_leader()
+    await cluster.wait_equal()
+    lost, other = await cluster.followers()
+    await lost.stop()
+    lost.disk = MemoryDisk()
+    await lost.start()
+    await leader.put(b"k", b"v")
+    await asyncio.sleep(3.0)
+    refusals = {
+        one: reason
+        for (one, refused), reason in cluster.wire.refused_links.items()
+        if refused == lost.member_id
+    }
+    assert refusals
+    for reason in refusals.values():
+        assert f"{lost.member_id:x} ({lost.config.name})" in reason
+        assert "it lost its data" in reason
+    # With its vote or its acknowledgement two would be a majority again.
+    other.crash()
+    with pytest.raises(UnknownOutcomeError):
+        await leader.put(b"k", b"not by two")
+    await cluster.wait(lambda: cluster.leader() is None)
+    await asyncio.sleep(10.0)
+    assert cluster.leader() is None
+    assert lost.node.is_blank()
+    await other.start()
+    await cluster.wait_leader()
+    await leader.put(b"k", b"v")
+    assert lost.node.is_blank()

@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
+from kvstore.budget import CountedBudget
 from kvstore.types import (
     CompactionRequest,
     DeleteRangeRequest,
     LeaseRevokeRequest,
     PutRequest,
     RangeRequest,
+    RangeResponse,
     RequestOp,
     TxnRequest,
     WatchCreateRequest,
@@ -23,6 +25,9 @@ KEYS_A_TXN = 5_000
 SLOW_CLOCK_SECONDS = 0.0005
 """With each look at the clock a slice is over, as if everything took long."""
 SETTINGS = {"max_txn_ops": KEYS_A_TXN, "snapshot_count": 0, "snapshot_catchup_entries": 5000}
+
+ALL = RangeRequest(b"k", b"l")
+READS = {"range": ALL, "txn": TxnRequest(success=[RequestOp(request_range=ALL)])}
 
 
 async def fill(host: Host, lease: int = 0) -> None:
@@ -99,6 +104,72 @@ async def test_a_huge_range_is_read_in_slices_at_one_revision(cluster: Cluster) 
     assert [kv.key for kv in response.kvs] == sorted(kv.key for kv in response.kvs)
     assert leader.node.driver.raft.term == term
     assert leader.leads
+
+
+@pytest.mark.parametrize("how", READS)
+def test_list_then_watch_misses_nothing_that_was_written_between_the_slices(how: str) -> None:
+    """A list answers with the revision it was read at, so that a watch can begin behind it."""
+
+    async def work(cluster: Cluster) -> None:
+        leader = await cluster.wait_leader()
+        await fill(leader)
+        cluster.loop.clock_cost_seconds = SLOW_CLOCK_SECONDS
+        reading = leader.begin(how, READS[how])
+        written: list[int] = []
+        while not reading.done():
+            key = b"k%07d" % (KEYS + len(written))
+            header = (await leader.put(key, b"later")).header
+            assert header is not None
+            written.append(header.revision)
+        response = await reading
+        read_at = response.header.revision
+        assert read_at < written[-2], "nothing was written between the slices"
+        listed: RangeResponse
+        listed = response if how == "range" else response.responses[0].response_range
+        watching = Watching(leader, WatchCreateRequest(b"k", b"l", start_revision=read_at + 1))
+        await cluster.wait(lambda: watching.revisions[-1:] == written[-1:])
+        heard = [event.kv.key for event in watching.events if event.kv is not None]
+        assert [kv.key for kv in listed.kvs] + heard == [
+            b"k%07d" % number for number in range(KEYS + len(written))
+        ]
+
+    run_scenario(work, 1, **SETTINGS)
+
+
+class LookedAt(CountedBudget):
+    """Counts how often it was looked at, and how often that ended a slice."""
+
+    __slots__ = ("ended", "looks")
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(steps)
+        self.looks = 0
+        self.ended = 0
+
+    def spent(self) -> bool:
+        spent = super().spent()
+        self.looks += 1
+        self.ended += spent
+        return spent
+
+
+@pytest.mark.parametrize("how", READS)
+def test_a_long_read_has_as_many_slices_as_its_budget_says(how: str) -> None:
+    """Were another budget than the one it looks at renewed, its first slice's end would be that of
+    each step after it.
+    """
+
+    async def work(cluster: Cluster) -> None:
+        host = cluster[0]
+        await fill(host)
+        budget = LookedAt(8)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(host.node, "read_budget", lambda: budget)
+            await host.call(how, READS[how])
+        assert budget.looks > 5 * 8
+        assert budget.ended == budget.looks // 8
+
+    run_scenario(work, 1, size=1, **SETTINGS)
 
 
 @scenario(1, **SETTINGS)

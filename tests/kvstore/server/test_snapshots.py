@@ -1,6 +1,9 @@
 """A follower that fell behind the log comes back through a snapshot, while writes go on."""
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from kvstore.types import CompactionRequest, WatchCreateRequest
 from tests.support.cluster import Cluster, Host
@@ -9,6 +12,8 @@ from tests.support.watching import Watching
 from tests.support.writer import check_kept, writers
 
 SMALL = {"snapshot_count": 60, "snapshot_catchup_entries": 20}
+NONE_TAKEN = {"snapshot_count": 0, "snapshot_catchup_entries": 20}
+"""Memory's log is short, and there is no snapshot yet when a follower needs one."""
 LOG_HELD_SECONDS = 6.0
 """For two election timeouts a leader keeps the log for a follower that may be back at once; after
 five seconds the connection breaks, and with it what was under way.
@@ -149,3 +154,70 @@ async def test_a_watch_that_a_snapshot_overtook_is_cancelled_with_the_compact_re
     await cluster.wait(lambda: watching.responses and watching.responses[-1].canceled)
     assert watching.responses[-1].compact_revision == 80
     assert watching.events == []
+
+
+async def fall_behind(cluster: Cluster, leader: Host, follower: Host) -> None:
+    """Cut a follower off until memory's log no longer holds what it lacks."""
+    cluster.wire.isolate(follower.member_id)
+    await asyncio.sleep(LOG_HELD_SECONDS)
+    held = follower.node.driver.raft.last_index
+    for number in range(60):
+        await leader.put(b"w%03d" % number, b"")
+    await wait_log_gone(cluster, held)
+
+
+@scenario(1, 2, **NONE_TAKEN)
+async def test_a_leader_deposed_while_it_takes_a_snapshot_does_not_send_it(
+    cluster: Cluster,
+) -> None:
+    """Sent in the name of its successor's term, it would say that this member leads that term."""
+    old = await cluster.wait_leader()
+    follower, _ = await cluster.followers()
+    await fall_behind(cluster, old, follower)
+    go_on = old.hang_disk("snapshots")
+    cluster.wire.heal()
+    snapshots = old.node.snapshots
+    await cluster.wait(lambda: snapshots._sending and snapshots._taking)
+    cluster.wire.isolate(old.member_id)
+    new = await cluster.wait_leader(other_than=old)
+    cluster.wire.heal()
+    await cluster.wait(lambda: old.node.driver.leader == new.member_id)
+    term = new.node.driver.raft.term
+    offers: list[Any] = []
+
+    async def send_snapshot(_member: int, offer: Any, _read: object) -> None:
+        offers.append(offer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(old.node.network, "send_snapshot", send_snapshot)
+        go_on()
+        await cluster.wait(lambda: not snapshots._sending)
+    assert snapshots.taken_total == 1
+    assert offers == []
+    assert (cluster.leader(), new.node.driver.raft.term) == (new, term)
+    await cluster.wait_equal()
+
+
+@scenario(1, **NONE_TAKEN)
+async def test_a_transfer_that_ends_by_a_mistake_of_our_own_is_begun_again(
+    cluster: Cluster,
+) -> None:
+    """Raft sends a follower nothing until it hears what became of its snapshot."""
+    leader = await cluster.wait_leader()
+    follower = (await cluster.followers())[0]
+    await fall_behind(cluster, leader, follower)
+    send_snapshot = leader.node.network.send_snapshot
+    mistakes = [RuntimeError("a mistake")]
+
+    async def send_badly_at_first(*what: Any) -> None:
+        if mistakes:
+            raise mistakes.pop()
+        await send_snapshot(*what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leader.node.network, "send_snapshot", send_badly_at_first)
+        cluster.wire.heal()
+        await cluster.wait(lambda: not mistakes)
+        await wait_caught_up(cluster, follower)
+    assert follower.node.snapshots.installed_total == 1
+    await cluster.wait_equal()

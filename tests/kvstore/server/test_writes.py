@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from kvstore import commands
 from kvstore.errors import ErrorKind, KvError, UnknownOutcomeError
 from kvstore.service.caller import Caller
 from kvstore.types import (
@@ -16,6 +17,7 @@ from kvstore.types import (
     RequestOp,
     TxnRequest,
 )
+from raft.events import Propose
 from tests.support.cluster import Cluster, Host
 from tests.support.scenario import scenario
 
@@ -60,6 +62,23 @@ async def test_a_forwarded_proposal_survives_the_leader_it_was_forwarded_to(
         assert await version_of(host, b"k") == 1
     await leader.start()
     await cluster.wait_equal()
+
+
+@scenario(1, size=1)
+async def test_a_write_whose_answer_is_lost_is_told_as_unknown(cluster: Cluster) -> None:
+    """Its command was applied before, so that the entry that is waited for does nothing."""
+    host = cluster[0]
+    await cluster.wait(lambda: not len(host.node.proposals))
+    answered = host.begin("put", PutRequest(b"k", b"v"))
+    (proposal,) = host.node.proposals.take_unsent()
+    command = commands.decode(proposal.data)
+    host.machine.origins.admit(
+        command.member, command.incarnation, command.sequence, command.low_watermark
+    )
+    host.run(host.node.driver.step, Propose([proposal]))
+    await cluster.wait(answered.done, seconds_max=1.0)
+    assert answered.exception() == ErrorKind.TIMEOUT.error()
+    assert isinstance(answered.exception(), UnknownOutcomeError)
 
 
 @scenario(1)
@@ -183,3 +202,20 @@ async def test_stopping_hands_leadership_on_and_fails_nobody(cluster: Cluster) -
     assert len((await new.range(b"\0", b"\0")).kvs) == 50
     await leader.start()
     await cluster.wait_equal()
+
+
+@scenario(1, size=1, wal_segment_bytes=4 * MIB)
+async def test_committed_portions_are_applied_one_after_the_other_not_one_a_tick(
+    cluster: Cluster,
+) -> None:
+    """Raft hands out 4 MiB at a time to apply; all of this is committed by one sync."""
+    host = cluster[0]
+    asked = [
+        host.begin("put", PutRequest(b"%d" % number, bytes(1_400_000))) for number in range(24)
+    ]
+    await asked[0]
+    first_answered = cluster.loop.now
+    assert not asked[-1].done(), "it was no more than a portion"
+    await asyncio.gather(*asked)
+    tick_seconds = host.config.heartbeat_interval_ms / 1000
+    assert cluster.loop.now - first_answered < tick_seconds / 4
