@@ -8,6 +8,8 @@ one entry: when stale ones outnumber the living, the heap is built anew.
 from heapq import heapify, heappop, heappush
 from typing import Final
 
+from kvstore.budget import Budget, Sliced
+from kvstore.mvcc.dismantling import empty_dict, empty_list
 from kvstore.types import LeaseId
 
 STALE_ENTRIES_MIN: Final = 64
@@ -57,6 +59,11 @@ class Deadlines:
             del at_of[lease_id]
             return lease_id
         return None
+
+    def dismantle(self, budget: Budget) -> Sliced[None]:
+        """Let go of everything, piece by piece."""
+        yield from empty_list(self._heap, budget)
+        yield from empty_dict(self._at, budget)
 
     def _drop_stale(self) -> None:
         # Without this, grants and revokes of long leases would grow the heap for ever.

@@ -1,12 +1,15 @@
 """Leases: what all members agree on, and what the leader's clock adds."""
 
 import random
+from collections.abc import Sized
 
 import pytest
 
+from kvstore.budget import CountedBudget, finish
 from kvstore.errors import ErrorKind, KvError, StateError
 from kvstore.lease.clock import TAKE_OVER_BATCH
-from kvstore.lease.lessor import TTL_SECONDS_MAX, Lessor
+from kvstore.lease.lessor import TTL_SECONDS_MAX, UNSORTED_KEYS_MAX, Lessor
+from kvstore.mvcc.dismantling import FREE_STEP
 from kvstore.types import LeaseId
 
 ONE, TWO, THREE = LeaseId(1), LeaseId(2), LeaseId(3)
@@ -77,6 +80,55 @@ def test_keys_are_those_attached_and_not_detached(seed):
             lessor.detach(ONE, key)
             model.discard(key)
         assert lessor.keys(ONE) == sorted(model)
+
+
+class CountingKey(bytes):
+    """Counts how often keys are compared."""
+
+    compared = 0
+
+    def __lt__(self, other: bytes) -> bool:
+        CountingKey.compared += 1
+        return bytes.__lt__(self, other)
+
+    __hash__ = bytes.__hash__
+
+
+@pytest.mark.parametrize("take", [Lessor.keys, Lessor.revoke])
+def test_many_keys_are_listed_without_sorting_them(take):
+    lessor = Lessor(2)
+    lessor.grant(ONE, 5, 0.0)
+    keys = [CountingKey(b"%d" % n) for n in range(4 * UNSORTED_KEYS_MAX)]
+    random.Random(1).shuffle(keys)
+    for key in keys:
+        lessor.attach(ONE, key)
+    before = CountingKey.compared
+    assert before > 0
+    listed = take(lessor, ONE)
+    assert CountingKey.compared == before
+    assert listed == sorted(map(bytes, keys))
+
+
+def test_keys_stay_those_attached_where_few_become_many_and_few_again():
+    rng = random.Random(2)
+    lessor = Lessor(2)
+    lessor.grant(ONE, 5, 0.0)
+    model: set[bytes] = set()
+    for likely in (0.9, 0.1, 0.9):
+        for _ in range(3 * UNSORTED_KEYS_MAX):
+            key = b"%d" % rng.randrange(2 * UNSORTED_KEYS_MAX)
+            if rng.random() < likely:
+                lessor.attach(ONE, key)
+                model.add(key)
+            else:
+                lessor.detach(ONE, key)
+                model.discard(key)
+            assert len(lessor.keys(ONE)) == len(model)
+        assert lessor.keys(ONE) == sorted(model)
+    assert len(model) > UNSORTED_KEYS_MAX
+    for key in sorted(model):
+        lessor.detach(ONE, key)
+    assert lessor.keys(ONE) == []
 
 
 def test_an_export_is_of_its_moment_and_comes_back_whole():
@@ -366,3 +418,65 @@ def test_no_lease_ends_before_the_time_its_holder_was_told(seed):
         first, second = (list(member.export()) for member in cluster.members)
         assert first == second
     assert cluster.ended > 0
+
+
+# --- many leases --------------------------------------------------------------------------------
+
+
+def many(count: int, *, lead: bool) -> Lessor:
+    rng = random.Random(3)
+    lessor = Lessor(2)
+    for _ in range(count // 2):
+        lessor.grant(LeaseId(rng.getrandbits(62) + 1), rng.randrange(2, 20), 0.0)
+    if lead:
+        lessor.promote(3.0, 1.0)
+    for _ in range(count - count // 2):
+        lease = lessor.grant(LeaseId(rng.getrandbits(62) + 1), rng.randrange(2, 900), rng.random())
+        lessor.attach(lease.id, b"key")
+    return lessor
+
+
+@pytest.mark.parametrize("lead", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 2000])
+def test_slices_order_leases_as_one_go_does(count, lead):
+    lessor = many(count, lead=lead)
+    for now in (0.0, 7.5, 1e6):
+        ordered = finish(lessor.by_expiry_sliced(now, CountedBudget(1)), CountedBudget(1))
+        assert len(ordered) == count
+        assert ordered == lessor.by_expiry(now)
+        assert ordered == sorted(ordered, key=lambda lease: (lessor.remaining(lease, now), lease))
+
+
+def test_leases_that_come_and_go_between_the_slices_disturb_no_order():
+    lessor = many(2000, lead=True)
+    before = lessor.by_expiry(0.0)
+    work = lessor.by_expiry_sliced(0.0, CountedBudget(1))
+    for turn in range(20):
+        # Eight turns sort, the others merge.
+        next(work)
+        lessor.revoke(before[100 * turn])
+        lessor.grant(LeaseId(-1 - turn), 5, 0.0)
+    ordered = finish(work, CountedBudget(1))
+    kept = [lease for lease in before if lessor.exists(lease)]
+    assert [lease for lease in ordered if lessor.exists(lease)] == kept
+
+
+def test_a_lessor_is_dismantled_a_few_leases_at_a_time():
+    lessor = many(2000, lead=True)
+    lessor.expired(0.0, 1)
+    clock = lessor._clock
+    assert clock is not None
+    containers: list[Sized] = [lessor._leases, lessor._keys, clock._deadline]
+    for deadlines in (clock._expiries, clock._checkpoints):
+        containers += [deadlines._heap, deadlines._at]
+
+    def held() -> int:
+        return sum([len(container) for container in containers])
+
+    before = held()
+    assert before > 5000
+    for _ in lessor.dismantle(CountedBudget(1)):
+        assert before - held() <= FREE_STEP
+        before = held()
+    assert held() == 0
+    assert not lessor.primary
