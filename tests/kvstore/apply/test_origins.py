@@ -51,6 +51,32 @@ def test_a_watermark_may_leap():
     assert list(origins.rows()) == [(7, 1, (1 << 60) - 1, (1 << 60,))]
 
 
+def test_a_command_that_hangs_leaves_little_to_let_go_of_when_it_is_settled():
+    origins = Origins()
+    for sequence in range(2, 20_001):
+        assert origins.admit(7, 1, sequence, 1) == Verdict.FRESH
+    # The watermark's step looks at each of these, and at nothing else.
+    assert len(origins._origins[7].blocks) <= 20
+    assert origins.admit(7, 1, 1, 1) == Verdict.FRESH
+    assert origins.admit(7, 1, 20_001, 19_990) == Verdict.FRESH
+    assert list(origins.rows()) == [(7, 1, 19_990, tuple(range(19_990, 20_002)))]
+    assert len(origins._origins[7].blocks) == 1
+    assert origins.admit(7, 1, 19_989, 1) == Verdict.DUPLICATE
+
+
+def test_what_was_restored_counts_once_more_and_comes_out_again():
+    row = (7, 1, 1000, (1000, 1023, 1024, 5000))
+    origins = Origins()
+    origins.restore(row)
+    assert list(origins.rows()) == [row]
+    for sequence in (1, 999, 1000, 1024, 5000):
+        assert origins.has_applied(7, 1, sequence)
+        assert origins.admit(7, 1, sequence, 0) == Verdict.DUPLICATE
+    for sequence in (1001, 1025, 5001):
+        assert not origins.has_applied(7, 1, sequence)
+        assert origins.admit(7, 1, sequence, 0) == Verdict.FRESH
+
+
 def test_a_new_life_starts_anew_and_the_old_one_is_stale():
     origins = Origins()
     origins.admit(7, 1, 1, 0)
