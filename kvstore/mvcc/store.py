@@ -320,6 +320,11 @@ class Store:
                     yield
             self.swept_revision = target
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether somebody reads what must not be swept."""
+        return bool(self._pins)
+
     def pin(self) -> None:
         """Hold the sweeping of later compactions back until the matching ``unpin``."""
         self._pins += 1

@@ -14,7 +14,7 @@ import msgspec
 
 from kvstore.commands import Kind, LeaseCheckpoint, LeaseExpire
 from kvstore.errors import ErrorKind, KvError
-from kvstore.server.pacing import answer
+from kvstore.server.pacing import ClockBudget, SlicedTask, answer
 from kvstore.types import LeaseId
 from raft.types import NO_NODE, Role
 
@@ -325,9 +325,18 @@ class LeaseKeeper:
         self._confirmed(reply, then)
 
     def _on_leases(self, _: bytes, reply: "CallReply") -> None:
-        self._confirmed(
-            reply, lambda: reply(_encode(list(self._lessor.by_expiry(self._loop.time()))))
-        )
+        def done(result: "list[LeaseId] | BaseException") -> None:
+            if isinstance(result, BaseException):
+                raise result
+            reply(_encode(result))
+
+        def then() -> None:
+            budget = ClockBudget(self._loop.time)
+            SlicedTask(
+                self._loop, self._lessor.by_expiry_sliced(self._loop.time(), budget), budget, done
+            )
+
+        self._confirmed(reply, then)
 
     _here = {  # noqa: RUF012 - a constant table of methods
         "lease.keep_alive": _on_keep_alive,

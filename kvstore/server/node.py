@@ -224,8 +224,8 @@ class Node:
             budget=self._apply_budget,
         )
 
-    def _on_replaced(self, machine: StateMachine) -> None:
-        self.upkeep.stop_sweeping()
+    def _on_replaced(self, before: StateMachine, machine: StateMachine) -> None:
+        self.upkeep.retire(before)
         self.hub.rebase(machine.store)
         self.proposals.forget_applied(machine.origins.has_applied)
 

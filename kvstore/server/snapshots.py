@@ -56,7 +56,7 @@ class SnapshotKeeper:
         snapshot_count: Take one every so many entries; 0: when the log has grown by as much as the
             last snapshot, and by 64 MiB at least, or by 500,000 entries.
         new_loader: Makes a loader for a state that arrives.
-        on_replaced: Told of the new state when a snapshot is installed.
+        on_replaced: Told of the state before and the new one when a snapshot is installed.
         latest: The newest file found at start.
     """
 
@@ -72,7 +72,7 @@ class SnapshotKeeper:
         snapshot_count: int,
         network: Network,
         new_loader: Callable[[], SnapshotLoader],
-        on_replaced: Callable[["StateMachine"], None],
+        on_replaced: Callable[["StateMachine", "StateMachine"], None],
         latest: SnapshotFile | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -307,8 +307,9 @@ class SnapshotKeeper:
         assert ready is not None, "raft installs a snapshot that was not offered"
         assert ready[0] == meta, "raft installs another snapshot than was offered"
         _, file, machine = ready
+        before = self._driver.applier.machine
         self._driver.applier.replace(machine)
-        self._on_replaced(machine)
+        self._on_replaced(before, machine)
         self.installed_total += 1
         log.info("installed the snapshot at index %d", meta.index)
         self.latest = file

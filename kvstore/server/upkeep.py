@@ -1,6 +1,7 @@
 """What a member does by the clock, besides raft and leases: sweeping, alarms, the disk's health."""
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from kvstore.version import CLUSTER_VERSION
 from raft.types import Role
 
 if TYPE_CHECKING:
+    from kvstore.apply import StateMachine
+    from kvstore.budget import Sliced
     from kvstore.server.node import Node
 
 log = logging.getLogger("kvstore.server")
@@ -34,6 +37,8 @@ class Upkeep:
         self._raising: set[AlarmType] = set()
         self._settling_version = False
         self._next_hand_over = 0.0
+        self._retired: deque[StateMachine] = deque()
+        self._dismantling: SlicedTask | None = None
         self._next_progress = node.loop.time() + self._progress_seconds
         self.slow_disks_total = 0
         node.driver.on_tick(self._tick)
@@ -46,6 +51,8 @@ class Upkeep:
         node = self._node
         if node.applier.machine.store.sweep_due or self._when_swept:
             self._sweep()
+        if self._retired:
+            self._dismantle()
         if now >= self._next_progress:
             self._next_progress = now + self._progress_seconds
             node.hub.progress_tick()
@@ -131,7 +138,37 @@ class Upkeep:
             for callback in waiting:
                 callback()
 
-    def stop_sweeping(self) -> None:
+    def retire(self, machine: "StateMachine") -> None:
+        """This state was replaced: let go of it in slices, once nobody reads it any more.
+
+        Dropped in one go, a million records would hold the loop for a third of a second.
+        """
+        self._stop_sweeping()
+        self._retired.append(machine)
+
+    def _dismantle(self) -> None:
+        if self._dismantling is not None or self._retired[0].store.is_pinned:
+            return
+        machine = self._retired.popleft()
+        budget = self._node.read_budget()
+        finished = False
+
+        def work() -> "Sliced[None]":
+            yield from machine.store.dismantle(budget)
+            yield from machine.lessor.dismantle(budget)
+
+        def done(result: object) -> None:
+            nonlocal finished
+            finished = True
+            self._dismantling = None
+            if isinstance(result, BaseException):
+                self._node.fail(result)
+
+        task = SlicedTask(self._loop, work(), budget, done)
+        if not finished:
+            self._dismantling = task
+
+    def _stop_sweeping(self) -> None:
         """The store is replaced: what was to be swept is gone with it."""
         if self._sweeping is not None:
             self._sweeping.cancel()
