@@ -13,8 +13,9 @@ All numbers are little endian::
     4 snapshot mark  index u64, term u64, log kept u8, configuration as raft.codec encoded it
 
 Entries come in runs of consecutive indexes, because a header for each would cost more time than all
-the rest. A run at or below the log's last index replaces what stood there and all that followed
-(Raft §5.3).
+the rest. Where a run has another term than the log at the same index it replaces what stood there
+and all that followed; an entry of the same index and term is the same entry, and replaces nothing
+(Log Matching, Raft §5.3).
 
 A snapshot mark says whether the log it found agreed with the snapshot's last entry, so that what
 follows that entry stays (Raft §7), or not, so that nothing stays. It cannot be told later: the

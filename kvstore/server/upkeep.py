@@ -154,8 +154,8 @@ class Upkeep:
         finished = False
 
         def work() -> "Sliced[None]":
-            yield from machine.store.dismantle(budget)
             yield from machine.lessor.dismantle(budget)
+            yield from machine.store.dismantle(budget)
 
         def done(result: object) -> None:
             nonlocal finished
