@@ -15,6 +15,7 @@ from kvstore.types import (
     LeaseRevokeRequest,
     LeaseTimeToLiveRequest,
 )
+from raft.effects import Rejected
 from raft.events import TransferLeader
 from raft.types import NodeId
 from tests.support.cluster import Cluster, Host
@@ -117,10 +118,19 @@ async def test_a_checkpoint_that_was_refused_is_not_proposed_later(cluster: Clus
     target = (await cluster.followers())[0]
     transfer = TransferLeader(NodeId(target.member_id))
     target.crash()
-    failed = leader.node.proposals.failed_total
-    leader.run(leader.node.driver.step, transfer)
-    await asyncio.sleep(3.0)
-    assert leader.node.proposals.failed_total == failed + 1, "no checkpoint was due meanwhile"
+    proposals = leader.node.proposals
+    reject = proposals.reject
+    refused: list[Rejected] = []
+
+    def note(rejected: Rejected) -> None:
+        refused.append(rejected)
+        reject(rejected)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proposals, "reject", note)
+        leader.run(leader.node.driver.step, transfer)
+        await asyncio.sleep(3.0)
+    assert refused, "no checkpoint was due meanwhile"
     await leader.put(b"k", b"")
     assert leader.node.driver.raft.term == term
     for host in cluster.up:
