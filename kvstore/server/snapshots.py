@@ -149,7 +149,7 @@ class SnapshotKeeper:
             return
         error = task.exception()
         if error is not None:
-            self._retry_at = self._loop.time() + RETRY_SECONDS
+            self._retry_at = max(self._retry_at, self._loop.time() + RETRY_SECONDS)
             log.error("no snapshot could be taken: %s", error)
             self._wal.retry_space()
 
