@@ -194,15 +194,17 @@ _SAMPLES: Final[tuple[Sample, ...]] = (
 )
 
 _PER_PEER: Final = (
-    ("etcd_network_peer_sent_bytes_total", "Bytes sent to a peer.", "sent_bytes_total"),
+    ("etcd_network_peer_sent_bytes_total", "Bytes sent to a peer.", "To", "sent_bytes_total"),
     (
         "etcd_network_peer_received_bytes_total",
         "Bytes received from a peer.",
+        "From",
         "received_bytes_total",
     ),
     (
         "etcd_network_peer_sent_failures_total",
         "Frames to a peer that were dropped.",
+        "To",
         "send_failures_total",
     ),
 )
@@ -219,9 +221,9 @@ class NodeCollector:
         node = self._node
         for name, kind, text, read in _SAMPLES:
             yield _metric(name, kind, text, [({}, float(read(node)))])
-        for name, text, attribute in _PER_PEER:
+        for name, text, label, attribute in _PER_PEER:
             counts: dict[int, int] = getattr(node.peers, attribute)
-            rows = [({"To": f"{peer:x}"}, float(count)) for peer, count in sorted(counts.items())]
+            rows = [({label: f"{peer:x}"}, float(n)) for peer, n in sorted(counts.items())]
             yield _metric(name, "counter", text, rows)
         version = {"server_version": VERSION, "kvstore_version": KVSTORE_VERSION}
         yield _metric("etcd_server_version", "gauge", "This member's version.", [(version, 1.0)])
@@ -249,8 +251,8 @@ class NodeCollector:
 def _metric(
     name: str, kind: str, text: str, rows: Iterable[tuple[dict[str, str], float]]
 ) -> Metric:
-    metric = Metric(name, text, "gauge" if kind == "gauge" else "unknown")
-    metric.type = kind
+    # The text format writes a counter's name with "_total", and expects it without.
+    metric = Metric(name.removesuffix("_total") if kind == "counter" else name, text, kind)
     for labels, value in rows:
         metric.add_sample(name, labels, value)
     return metric

@@ -6,6 +6,7 @@ import logging
 import random
 import secrets
 import signal
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def real_environment(config: "ServerConfig", loop: asyncio.AbstractEventLoop) ->
             silence_seconds_max=SILENT_ELECTIONS * config.election_timeout_ms / 1000,
         )
 
-    return Environment(OsDisk(loop.call_soon_threadsafe), new_network, rng)
+    return Environment(OsDisk(loop.call_soon_threadsafe), new_network, rng, clock=time.monotonic)
 
 
 async def run(
@@ -76,9 +77,19 @@ async def run(
             await bootstrap.refuse_if_known(config, identity)
         node = Node(config, environment)
         _settle_collector()
+        log.info(
+            "member %x (%s) of cluster %x: %s data directory %s, log at index %d, term %d",
+            node.member_id,
+            config.name,
+            node.cluster_id,
+            "new" if fresh else "recovered",
+            config.data_dir,
+            node.driver.raft.last_index,
+            node.driver.raft.term,
+        )
         await node.start()
     except (KvstoreError, RaftError, WalError, NetworkError, OSError) as error:
-        log.critical("cannot start: %s", error)
+        log.critical("cannot start on data directory %s: %s", config.data_dir, error)
         return 1
     return await _serve(node, stop, on_ready)
 
@@ -131,6 +142,8 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
         return 1
     finally:
         stopping.cancel()
+        # Leadership first: clients of the others then wait for no election.
+        await node.hand_over()
         await door.stop(0.0 if node.failed.done() else GRACE_SECONDS)
         await node.stop()
     if node.failed.done():

@@ -9,8 +9,9 @@ import errno
 from typing import Final
 
 REPLACE_REMEDY: Final = (
-    "do not start this member on this directory again: remove the member from the cluster, "
-    "move the directory away and add the member anew; for a cluster of one, restore a backup"
+    "do not start this member on this directory again: what it acknowledged may be lost. The other "
+    "members go on without it; members cannot be replaced in this version, so to have all again "
+    "copy the keys into a new cluster. For a cluster of one, restore a copy of the directory"
 )
 
 

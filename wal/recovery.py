@@ -15,7 +15,7 @@ import msgspec
 
 from raft.types import Entry, HardState, Index, NodeId, SnapshotMeta, Term
 from wal.batch import Place, Unwritten, decode, peek_place, refuse_later_batches
-from wal.errors import CorruptError, FormatError
+from wal.errors import REPLACE_REMEDY, CorruptError, FormatError
 from wal.files import SECTOR_BYTES, Disk, File
 from wal.record import Mark, Metadata, Record, RecordError, decode_records
 from wal.segment import is_zero, segment_path
@@ -25,14 +25,24 @@ _CLEAN: Final = struct.Struct("<4sIQQQI")
 _CLEAN_MAGIC: Final = b"KCLN"
 _CLEAN_FORMAT: Final = 1
 _CLEAN_REMEDY: Final = (
-    "if the directory was copied or restored by hand, copy it again, whole; otherwise remove the "
-    "member from the cluster, move the directory away and add the member anew"
+    "if the directory was copied or restored by hand, copy it again, whole; otherwise "
+    f"{REPLACE_REMEDY}"
 )
+
+
+class Fallback(msgspec.Struct, frozen=True):
+    """What to start from if the newest marked snapshot is damaged: the marked one before it (None:
+    nothing, the log reaches back to its beginning) and the entries between the two.
+    """
+
+    snapshot_mark: SnapshotMeta | None
+    entries: list[Entry]
 
 
 class Recovered(msgspec.Struct, frozen=True):
     """What was durable: ``entries`` follow ``snapshot_mark`` without a gap; ``clean`` says whether
-    the log was closed properly.
+    the log was closed properly; ``fallback``, if the log reaches back far enough, what else to
+    start from, with ``entries`` behind it.
     """
 
     metadata: Metadata
@@ -40,6 +50,7 @@ class Recovered(msgspec.Struct, frozen=True):
     snapshot_mark: SnapshotMeta | None
     entries: list[Entry]
     clean: bool
+    fallback: Fallback | None = None
 
 
 class SegmentInfo(msgspec.Struct):
@@ -65,13 +76,14 @@ class Found(msgspec.Struct, frozen=True):
 class _Replay:
     """Puts records together, in the order in which they were written."""
 
-    __slots__ = ("entries", "hard_state", "mark", "metadata")
+    __slots__ = ("entries", "fallback", "hard_state", "mark", "metadata")
 
     def __init__(self) -> None:
         self.metadata: Metadata | None = None
         self.hard_state = HardState(Term(0), NodeId(0), Index(0))
         self.mark: SnapshotMeta | None = None
         self.entries: list[Entry] = []
+        self.fallback: Fallback | None = None
 
     def feed(self, record: Record) -> None:
         """Take the next record."""
@@ -116,12 +128,17 @@ class _Replay:
                     f"a snapshot at {index} was marked after one at {self.mark.index}"
                 )
             return
-        self.mark = mark.meta
+        before, self.mark = self.mark, mark.meta
         entries = self.entries
+        self.fallback = None
         if not mark.log_kept:
             entries.clear()
         elif entries:
-            del entries[: max(0, index - entries[0].index + 1)]
+            covered = entries[: max(0, index - entries[0].index + 1)]
+            del entries[: len(covered)]
+            base = before.index if before is not None else 0
+            if covered and covered[0].index == base + 1 and covered[-1].index == index:
+                self.fallback = Fallback(before, covered)
 
 
 def _merge(entries: list[Entry], run: list[Entry]) -> None:
@@ -329,4 +346,6 @@ def _finish(replay: _Replay, first_path: str, clean: bool) -> Recovered:
         # A commit index is written with, or after, the entries that it covers.
         reason = f"the log ends at {replay.last_index()}, its commit index is {commit_index}"
         raise CorruptError(first_path, 0, reason)
-    return Recovered(replay.metadata, replay.hard_state, replay.mark, replay.entries, clean)
+    return Recovered(
+        replay.metadata, replay.hard_state, replay.mark, replay.entries, clean, replay.fallback
+    )

@@ -17,8 +17,8 @@ from kvstore.apply import SnapshotLoader, StateMachine
 from kvstore.errors import ConfigError, StateError
 from kvstore.server.identity import Identity, derive
 from kvstore.types import Member
-from raft.types import Configuration, Index, NodeId, SnapshotMeta, Term
-from wal.errors import WalError
+from raft.types import Configuration, Entry, Index, NodeId, SnapshotMeta, Term
+from wal.errors import REPLACE_REMEDY, WalError
 from wal.files import SECTOR_BYTES
 from wal.record import Metadata
 from wal.recovery import Recovered
@@ -60,6 +60,7 @@ class Recovery(msgspec.Struct, frozen=True):
     wal: Wal
     recovered: Recovered
     snapshot: SnapshotMeta
+    entries: list[Entry]
     machine: StateMachine
     snapshot_file: SnapshotFile | None
 
@@ -115,14 +116,41 @@ def recover(
     metadata = recovered.metadata
     founders = _decode_members(metadata.bootstrap)
     identity = Identity(metadata.cluster_id, metadata.member_id, founders)
-    snapshot = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
-    machine = new_machine(founders)
-    file: SnapshotFile | None = None
-    if recovered.snapshot_mark is not None:
-        snapshot = recovered.snapshot_mark
-        file = _snapshot_file(disk, layout(config.data_dir).snapshots, snapshot)
-        machine = _load(disk, file, new_loader())
-    return Recovery(identity, wal, recovered, snapshot, machine, file)
+    directory = layout(config.data_dir).snapshots
+    origin = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
+    snapshot, file, entries = _choose_snapshot(disk, directory, origin, recovered)
+    machine = new_machine(founders) if file is None else _load(disk, file, new_loader())
+    return Recovery(identity, wal, recovered, snapshot, entries, machine, file)
+
+
+def _choose_snapshot(
+    disk: "Disk", directory: str, origin: SnapshotMeta, recovered: Recovered
+) -> tuple[SnapshotMeta, SnapshotFile | None, list[Entry]]:
+    """The newest marked snapshot that is sound, and the entries that follow it.
+
+    Raises:
+        StateError: None is, and the log does not reach back to the beginning.
+    """
+    mark = recovered.snapshot_mark
+    if mark is None:
+        return origin, None, recovered.entries
+    file = _sound_file(disk, directory, mark)
+    if file is not None:
+        return mark, file, recovered.entries
+    fallback = recovered.fallback
+    if fallback is not None:
+        entries = fallback.entries + recovered.entries
+        mark = fallback.snapshot_mark
+        if mark is None:
+            log.warning("no snapshot is sound: starting from the whole log instead")
+            return origin, None, entries
+        file = _sound_file(disk, directory, mark)
+        if file is not None:
+            log.warning("starting from the snapshot before, at index %d, instead", mark.index)
+            return mark, file, entries
+    raise StateError(
+        f"the log needs a snapshot that {directory} has no sound copy of: {REPLACE_REMEDY}"
+    )
 
 
 def _open_log(
@@ -162,17 +190,10 @@ def _check_owner(config: "ServerConfig", identity: Identity, metadata: Metadata)
         )
 
 
-def _snapshot_file(disk: "Disk", directory: str, mark: SnapshotMeta) -> SnapshotFile:
-    file = newest_valid(
+def _sound_file(disk: "Disk", directory: str, mark: SnapshotMeta) -> SnapshotFile | None:
+    return newest_valid(
         disk, directory, lambda meta: (meta.index, meta.term) == (mark.index, mark.term), _report
     )
-    if file is None:
-        raise StateError(
-            f"the log needs the snapshot at index {mark.index}, term {mark.term}, and {directory} "
-            "has no sound copy of it: this member's data is lost; remove it from the cluster and "
-            "add it again with an empty directory"
-        )
-    return file
 
 
 def _report(error: WalError) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kvstore.raft")
 
+COMPLAINT_SECONDS = 10.0
+
 _TICK = Tick()
 
 
@@ -80,6 +82,8 @@ class Driver:
         self.leader_changes_total = 0
         self.turns_total = 0
         self.slow_ticks_total = 0
+        self.peer_errors_total = 0
+        self._next_complaint = 0.0
 
     def wire(
         self,
@@ -212,13 +216,21 @@ class Driver:
                 except (PeerError, CodecError) as error:
                     # What a peer sends must not stop this member; raft refused it before it changed
                     # anything.
-                    log.warning("a peer broke the protocol: %s", error)
+                    self._complain(error)
         unsent = self._proposals.take_unsent()
         if unsent:
             step(Propose(unsent))
         context = self._reads.take_context()
         if context is not None:
             step(ReadIndex(context))
+
+    def _complain(self, error: Exception) -> None:
+        """Log a peer's fault, but not at every one of its messages."""
+        self.peer_errors_total += 1
+        now = self._loop.time()
+        if now >= self._next_complaint:
+            self._next_complaint = now + COMPLAINT_SECONDS
+            log.warning("a peer broke the protocol: %s", error)
 
     def _drain(self) -> None:
         take = self.raft.take_effects

@@ -15,7 +15,7 @@ import msgspec
 
 from kvstore.apply import Outcome, SnapshotLoader, StateLimits, StateMachine
 from kvstore.commands import Body, Kind, PublishMember
-from kvstore.errors import ErrorKind, KvError, StateError
+from kvstore.errors import ErrorKind, KvError, KvstoreError, StateError
 from kvstore.lease.lessor import Lessor
 from kvstore.server import bootstrap
 from kvstore.server.applier import Applier
@@ -35,6 +35,7 @@ from kvstore.version import VERSION
 from kvstore.watch.hub import WatchHub
 from kvstore.watch.limits import WatchLimits
 from raft.config import RaftConfig
+from raft.errors import RaftError
 from raft.events import TransferLeader
 from raft.node import RaftNode
 from raft.types import NO_NODE, NodeId, Role, Seq
@@ -64,6 +65,8 @@ class Environment(msgspec.Struct, frozen=True):
     new_network: Callable[[Identity], Network]
     rng: random.Random
     check_invariants: bool = False
+    clock: Callable[[], float] | None = None
+    """Finer than the loop's, which on uvloop counts milliseconds; None: the loop's."""
 
 
 class Node:
@@ -83,13 +86,14 @@ class Node:
         self.ready = asyncio.Event()
         self.request_timeout_seconds = REQUEST_SECONDS + 2 * config.election_timeout_ms / 1000
         self.hub = WatchHub(self._watch_limits())
-        self._apply_budget = ClockBudget(loop.time)
+        self.clock = environment.clock or loop.time
+        self._apply_budget = ClockBudget(self.clock)
         self._published_by: asyncio.Task[None] | None = None
         self._stopping = False
         recovery = bootstrap.recover(
             config,
             environment.disk,
-            bootstrap.LogEvents(self._on_persisted, self.fail, loop.time),
+            bootstrap.LogEvents(self._on_persisted, self.fail, self.clock),
             first_incarnation=1 + environment.rng.getrandbits(INCARNATION_BITS),
             new_machine=self._new_machine,
             new_loader=self._new_loader,
@@ -119,7 +123,7 @@ class Node:
             random.Random(environment.rng.getrandbits(64)),
             hard_state=recovery.recovered.hard_state,
             snapshot=recovery.snapshot,
-            entries=recovery.recovered.entries,
+            entries=recovery.entries,
             applied=recovery.snapshot.index,
         )
         self._recovered_commit_index = raft.commit_index
@@ -231,7 +235,7 @@ class Node:
 
     def read_budget(self) -> ClockBudget:
         """A fresh budget for one long read."""
-        return ClockBudget(self.loop.time)
+        return ClockBudget(self.clock)
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -295,7 +299,14 @@ class Node:
         if hasattr(self, "driver"):
             self.driver.stop()
         if not self.failed.done():
-            log.critical("this member stops: %s", error, exc_info=error)
+            # What the rooms foresee says all there is to say; the rest is our own mistake.
+            foreseen = isinstance(error, (KvstoreError, RaftError, WalError, OSError))
+            log.critical(
+                "this member stops (data directory %s): %s",
+                self.config.data_dir,
+                error,
+                exc_info=None if foreseen else error,
+            )
             self.failed.set_result(error)
 
     async def stop(self) -> None:
@@ -304,7 +315,7 @@ class Node:
         if self._published_by is not None:
             self._published_by.cancel()
         if not self.failed.done():
-            await self._hand_over()
+            await self.hand_over()
             await self._drain()
         self.driver.stop()
         self.proposals.fail_all(ErrorKind.STOPPED)
@@ -318,9 +329,10 @@ class Node:
         if error is not None:
             log.warning("the log could not be closed cleanly: %s", error)
 
-    async def _hand_over(self) -> None:
+    async def hand_over(self) -> None:
+        """If this member leads, let another lead, and wait until it does (for a bounded time)."""
         driver = self.driver
-        if driver.role != Role.LEADER or not self.transfer_leadership():
+        if self.failed.done() or driver.role != Role.LEADER or not self.transfer_leadership():
             return
         give_up = self.loop.time() + TRANSFER_SECONDS_MAX
         await self._wait(lambda: driver.leader not in (self.member_id, NO_NODE), give_up)

@@ -40,8 +40,8 @@ GROWN_BYTES_MIN = 64 * 1024 * 1024
 GROWN_ENTRIES_MAX = 500_000
 RETRY_SECONDS = 1.0
 """A pause after a failed taking or sending, so that a lasting trouble is no busy loop."""
-FILES_KEPT = 1
-"""Once a snapshot's mark is durable nothing refers to older ones any more."""
+FILES_KEPT = 2
+"""The newest, and the one before it with the log since: should the newest turn out damaged."""
 ROOM_RETRY_SECONDS = 5.0
 """How often a full disk is tried again, and a snapshot taken so that the log can shrink."""
 
@@ -93,6 +93,7 @@ class SnapshotKeeper:
         self._ready: tuple[SnapshotMeta, SnapshotFile, StateMachine] | None = None
         self._retry_at = 0.0
         self._unproven = False
+        self._proven_index = latest.meta.index if latest else 0
         self._stopped = False
         self.taken_total = 0
         self.sent_total = 0
@@ -191,9 +192,13 @@ class SnapshotKeeper:
         """
         self._unproven = False
         self._driver.step(LogCompacted(file.meta.index))
-        self._wal.release(file.meta.index)
+        # On a full disk room counts for more than a second way to start.
+        full = self._wal.disk_full
+        self._wal.release(file.meta.index if full else self._proven_index)
+        self._proven_index = file.meta.index
         self._lane.submit(
-            lambda: prune(self._disk, self._directory, file, FILES_KEPT), self._pruned
+            lambda: prune(self._disk, self._directory, file, 1 if full else FILES_KEPT),
+            self._pruned,
         )
 
     def _pruned(self, result: Any) -> None:

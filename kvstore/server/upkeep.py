@@ -60,10 +60,10 @@ class Upkeep:
             self.raise_alarm(AlarmType.NOSPACE)
         node.proposals.congested = node.wal.queued_bytes > DISK_QUEUE_BYTES_MAX
         if node.driver.role == Role.LEADER:
-            self._watch_disk(now)
+            self._watch_disk(now, node.clock())
             self._settle_version(now)
 
-    def _watch_disk(self, now: float) -> None:
+    def _watch_disk(self, now: float, clock: float) -> None:
         """Give leadership away when the disk hangs: nothing of this member's own counts any more.
 
         Without this the others would commit on, and this member would hold ever more that its disk
@@ -71,11 +71,11 @@ class Upkeep:
         """
         started = self._node.wal.write_started
         patience = self._node.config.election_timeout_ms / 1000
-        if started is None or now - started < patience or now < self._next_hand_over:
+        if started is None or clock - started < patience or now < self._next_hand_over:
             return
         self._next_hand_over = now + 2 * patience
         self.slow_disks_total += 1
-        log.warning("the disk has not answered for %.1f s: handing leadership on", now - started)
+        log.warning("the disk has not answered for %.1f s: handing leadership on", clock - started)
         self._node.transfer_leadership()
 
     def _settle_version(self, now: float) -> None:

@@ -155,16 +155,39 @@ async def test_damage_below_the_tail_is_refused_with_file_and_offset(cluster: Cl
     await leader.put(b"others", b"go on")
 
 
-@scenario(1, snapshot_count=30, snapshot_catchup_entries=10)
-async def test_a_lost_snapshot_is_refused_with_its_remedy(cluster: Cluster) -> None:
+async def _write_through_snapshots(cluster: Cluster, count: int) -> Host:
+    """Write until several snapshots were taken; return a follower, stopped."""
     leader = await cluster.wait_leader()
-    for number in range(100):
+    for number in range(count):
         await leader.put(b"%d" % number, bytes(500))
+        if number % 30 == 29:
+            await asyncio.sleep(1.0)
     victim = (await cluster.followers())[0]
     await victim.stop()
+    return victim
+
+
+@scenario(1, 2, snapshot_count=30, snapshot_catchup_entries=10)
+async def test_a_damaged_snapshot_is_passed_over_for_the_one_before(cluster: Cluster) -> None:
+    victim = await _write_through_snapshots(cluster, 200)
+    names = [name for name in victim.disk.list(SNAPSHOTS) if name.endswith(".snap")]
+    assert len(names) == 2
+    assert victim.disk.list(WAL)[0] != f"{1:016x}.wal", "the log reaches not to its beginning"
+    victim.disk.flip(f"{SNAPSHOTS}/{names[-1]}", 700, 0xFF)
+    await victim.start()
+    await cluster.wait_equal()
+    assert await victim.get(b"0") == bytes(500)
+    await victim.put(b"on", b"it goes")
+
+
+@scenario(1, snapshot_count=30, snapshot_catchup_entries=10)
+async def test_a_member_without_any_sound_snapshot_is_refused_with_its_remedy(
+    cluster: Cluster,
+) -> None:
+    victim = await _write_through_snapshots(cluster, 200)
     for name in victim.disk.list(SNAPSHOTS):
         victim.disk.flip(f"{SNAPSHOTS}/{name}", 700, 0xFF)
-    with pytest.raises(StateError, match="remove it from the cluster"):
+    with pytest.raises(StateError, match="no sound copy of.*do not start this member"):
         await victim.start()
 
 
