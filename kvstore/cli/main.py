@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "lease": "kvstore.cli.lease:lease",
     "status": "kvstore.cli.members:status",
     "member": "kvstore.cli.members:member",
+    "alarm": "kvstore.cli.alarm:alarm",
     "version": "kvstore.cli.members:version",
 }
 

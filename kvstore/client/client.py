@@ -14,6 +14,7 @@ from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.types import (
     OPEN_END,
     AlarmAction,
+    AlarmMember,
     AlarmRequest,
     AlarmResponse,
     AlarmType,
@@ -245,6 +246,11 @@ class Client:
         """All alarms that are raised."""
         request = AlarmRequest(action=AlarmAction.GET, alarm=AlarmType.NONE)
         return self._read("/v3/maintenance/alarm", request, AlarmResponse)
+
+    def alarm_disarm(self, raised: AlarmMember) -> AlarmResponse:
+        """Clear one alarm, as ``alarm_list`` shows it."""
+        request = AlarmRequest(AlarmAction.DEACTIVATE, raised.memberID, raised.alarm)
+        return self._write("/v3/maintenance/alarm", request, AlarmResponse)
 
     # --- Both ways ---
 

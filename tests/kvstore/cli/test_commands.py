@@ -16,6 +16,9 @@ from kvstore.client import UnreachableError
 from kvstore.client.transport import Endpoint
 from kvstore.errors import Code, ErrorKind
 from kvstore.types import (
+    AlarmMember,
+    AlarmResponse,
+    AlarmType,
     DeleteRangeResponse,
     Event,
     EventType,
@@ -249,6 +252,41 @@ def test_member_list(fake, run):
     assert run("member", "list")[1] == (
         b"2a, started, n1, http://p:1, http://c:1,http://d:1, false\n2b, unstarted, , , , false\n"
     )
+
+
+def test_alarm_list_prints_one_a_line(fake, run):
+    raised = [AlarmMember(7, AlarmType.NOSPACE), AlarmMember(8, AlarmType.CORRUPT)]
+    fake.answers["alarm_list"] = AlarmResponse(alarms=[*raised, AlarmMember(9, 99)])
+    assert run("alarm", "list") == (
+        0, b"memberID:7 alarm:NOSPACE\nmemberID:8 alarm:CORRUPT\nmemberID:9 alarm:99\n", ""
+    )  # fmt: skip
+    fake.answers["alarm_list"] = AlarmResponse()
+    assert run("alarm", "list") == (0, b"", "")
+
+
+def test_alarm_disarm_clears_each_alarm_by_its_own_member_and_type(fake, run):
+    raised = [AlarmMember(7, AlarmType.NOSPACE), AlarmMember(8, AlarmType.NOSPACE)]
+    fake.answers["alarm_list"] = AlarmResponse(alarms=raised)
+    fake.answers["alarm_disarm"] = [
+        AlarmResponse(ResponseHeader(revision=3), [raised[0]]),
+        AlarmResponse(ResponseHeader(revision=4), [raised[1]]),
+    ]
+    code, out, _ = run("alarm", "disarm", "-w", "json")
+    assert code == 0
+    assert json.loads(out) == {
+        "header": {"revision": 4},
+        "alarms": [{"memberID": 7, "alarm": "NOSPACE"}, {"memberID": 8, "alarm": "NOSPACE"}],
+    }
+    assert [args for name, args, _ in fake.calls if name == "alarm_disarm"] == [
+        (raised[0],),
+        (raised[1],),
+    ]
+
+
+def test_alarm_disarm_without_an_alarm_does_nothing(fake, run):
+    fake.answers["alarm_list"] = AlarmResponse()
+    assert run("alarm", "disarm") == (0, b"", "")
+    assert [call[0] for call in fake.calls] == ["connect", "alarm_list"]
 
 
 def test_endpoints_come_from_the_environment(fake, run, monkeypatch):

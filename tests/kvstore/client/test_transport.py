@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kvstore.client import Client, UnreachableError, prefix_end
 from kvstore.client.transport import Transport
 from kvstore.errors import Code, ErrorKind, KvError, UnknownOutcomeError
+from kvstore.types import AlarmMember, AlarmType
 
 A = "http://a:1"
 B = "http://b:1"
@@ -192,6 +194,21 @@ def test_a_keep_alive_reads_its_line_and_finds_a_lost_lease(client, script, http
         assert caught.value == kind.error()
     with pytest.raises(KvError, match="no stream"):
         client.lease_keep_alive(5)
+
+
+def test_an_alarm_is_listed_and_cleared_by_member_and_type(client, script, http_answer):
+    shown = '{"header":{},"alarms":[{"memberID":"7","alarm":"NOSPACE"}]}'
+    script.on(A, http_answer(shown), http_answer(shown))
+    (raised,) = client.alarm_list().alarms
+    assert raised == AlarmMember(7, AlarmType.NOSPACE)
+    assert client.alarm_disarm(raised).alarms == [raised]
+    path, body = script.requests[-1][1:]
+    assert path == "/v3/maintenance/alarm"
+    assert msgspec.json.decode(body) == {
+        "action": "DEACTIVATE",
+        "memberID": 7,
+        "alarm": "NOSPACE",
+    }
 
 
 @pytest.mark.parametrize("url", ["https://a:1", "http://a:1/x", "http://", "ftp://a:1"])
