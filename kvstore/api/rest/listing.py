@@ -57,7 +57,8 @@ def _record(item: KeyValue, keys_only: bool) -> bytes:
         # Such a read knows neither values nor leases.
         return record + b"}"
     # A lease's id uses all 63 bits: as a number, JavaScript would round it.
-    return record + b',"lease":"%d",%b}' % (item.lease, _bytes("value", item.value))
+    lease = b',"lease":"%d"' % item.lease if item.lease else b""
+    return record + b"%b,%b}" % (lease, _bytes("value", item.value))
 
 
 def _bytes(name: str, value: bytes) -> bytes:

@@ -101,7 +101,7 @@ class Parameters:
                 continue
             name, _, value = pair.partition("=")
             if name not in known:
-                names = ", ".join(known)
+                names = ", ".join(known) or "no parameters"
                 raise bad_request(f"unknown parameter {name!r}; this call knows: {names}")
             if name in self._values:
                 raise bad_request(f"parameter {name!r} is given twice")

@@ -289,7 +289,6 @@ def test_a_prefix_lists_keys_as_text():
         "version": 1,
         "create_revision": 2,
         "mod_revision": 2,
-        "lease": "0",
         "value": "a/1",
     }
     assert "next" not in listing
@@ -323,6 +322,15 @@ def test_what_is_not_text_is_base64():
     assert item["value_base64"] == "/g=="
     assert "key" not in item
     assert client.service.calls[-1][1].range_end == b"\0"
+
+
+def test_a_listing_names_the_lease_of_a_key_that_has_one():
+    client = Client()
+    client("PUT", "a", "lease=9223372036854775807", b"v")
+    client("PUT", "b", body=b"v")
+    leased, free = json.loads(client("GET", "", "prefix").body)["kvs"]
+    assert leased["lease"] == "9223372036854775807"
+    assert "lease" not in free
 
 
 def test_keys_only_leaves_values_and_leases_out():
@@ -365,6 +373,7 @@ def test_a_put_may_attach_a_lease():
     ("method", "query", "words"),
     [
         ("GET", "prefx", "unknown parameter 'prefx'; this call knows: prefix, from"),
+        ("DELETE", "lease=1", "unknown parameter 'lease'; this call knows: no parameters"),
         ("GET", "limit=5", "goes with 'prefix' only"),
         ("GET", "prefix&limit=-1", "'limit' must be a decimal number"),
         ("GET", "prefix&limit=0x5", "'limit' must be a decimal number"),
