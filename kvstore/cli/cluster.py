@@ -127,7 +127,7 @@ def cluster(
         children = start(nodes, serve_options)
         try:
             with view:
-                failure = _watch_over(nodes, children, view, stop)
+                failure = _watch_over(nodes, children, view, stop, serve_options)
         finally:
             stubborn = stop_all(children)
     for child in stubborn:
@@ -140,7 +140,11 @@ def cluster(
 
 
 def _watch_over(
-    nodes: Sequence[Node], children: Sequence[Child], view: View, stop: StopSignals
+    nodes: Sequence[Node],
+    children: Sequence[Child],
+    view: View,
+    stop: StopSignals,
+    serve_options: Sequence[str] = (),
 ) -> str:
     """Show how they are until we are to stop; returns why we cannot go on, or ""."""
     deadline = time.monotonic() + READY_SECONDS
@@ -160,7 +164,7 @@ def _watch_over(
         for child in dead:
             if child.name not in told:
                 told.add(child.name)
-                view.note(_obituary(child, nodes))
+                view.note(_obituary(child, nodes, serve_options))
         view.show(nodes, children, states)
         if not ready and all(state.leader_id for state in states):
             ready = True
@@ -179,7 +183,7 @@ def _failure(children: Sequence[Child], dead: Sequence[Child], *, ready: bool) -
     return f"{child.name} {child.ended_how()}; the end of {child.log_path}:\n{child.last_words()}"
 
 
-def _obituary(child: Child, nodes: Sequence[Node]) -> str:
+def _obituary(child: Child, nodes: Sequence[Node], serve_options: Sequence[str]) -> str:
     node = next(node for node in nodes if node.name == child.name)
-    again = shlex.join(["kvstore", *serve_arguments(node, nodes)[3:]])
+    again = shlex.join([*serve_arguments(node, nodes), *serve_options])
     return f"{child.name} {child.ended_how()}; the others go on. To bring it back: {again}"

@@ -88,14 +88,14 @@ def plan(base_dir: Path, client_ports: Sequence[int], peer_ports: Sequence[int])
 
 
 def serve_arguments(node: Node, nodes: Sequence[Node]) -> list[str]:
-    """The command line that runs one of the nodes."""
+    """The command line that runs one of the nodes, from whichever directory."""
     return [
         sys.executable,
         "-m",
         "kvstore.cli",
         "serve",
         f"--name={node.name}",
-        f"--data-dir={node.data_dir}",
+        f"--data-dir={node.data_dir.absolute()}",
         f"--listen-client-urls={node.client_url}",
         f"--advertise-client-urls={node.client_url}",
         f"--listen-peer-urls={node.peer_url}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -33,7 +34,9 @@ def test_the_command_lines_are_configurations_that_agree():
         )
         configs.append(load(flags, {}, lambda path: b"").config)
     assert [config.name for config in configs] == ["node1", "node2", "node3"]
-    assert [config.data_dir for config in configs] == ["data/node1", "data/node2", "data/node3"]
+    assert [config.data_dir for config in configs] == [
+        str(Path.cwd() / "data" / node.name) for node in nodes()
+    ]
     assert configs[0].initial_cluster == configs[1].initial_cluster == configs[2].initial_cluster
     assert configs[1].listen_client_urls == ("http://127.0.0.1:22379",)
 
@@ -148,11 +151,18 @@ def test_one_that_dies_later_is_told_and_the_others_go_on(monkeypatch, capsys):
     states = [*fine, *fine, *one_down, DOWN, DOWN, FOLLOWER]
     monkeypatch.setattr(cluster_module, "ask", ask_and_kill)
     view = cluster_view.PlainView()
-    failure = cluster_module._watch_over(nodes(), children, view, FakeStop(10))
+    failure = cluster_module._watch_over(
+        nodes(), children, view, FakeStop(10), ["--log-level=debug"]
+    )
     assert failure.startswith("node2 was ended by SIGKILL")
     out = capsys.readouterr().out
     assert out.count("node1 was ended by SIGKILL; the others go on") == 1
-    assert "kvstore serve --name=node1 --data-dir=data/node1" in out
+    again = out.split("To bring it back: ")[1].splitlines()[0]
+    # Whoever follows it may stand in another directory, and have no environment activated.
+    python = shlex.join([sys.executable])
+    assert again.startswith(f"{python} -m kvstore.cli serve --name=node1 ")
+    assert f"--data-dir={Path.cwd() / 'data' / 'node1'}" in shlex.split(again)
+    assert again.endswith(" --log-level=debug")
 
 
 def test_one_that_was_brought_back_by_hand_counts_as_there(monkeypatch):
