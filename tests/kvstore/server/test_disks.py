@@ -187,7 +187,7 @@ async def test_a_member_without_any_sound_snapshot_is_refused_with_its_remedy(
     victim = await _write_through_snapshots(cluster, 200)
     for name in victim.disk.list(SNAPSHOTS):
         victim.disk.flip(f"{SNAPSHOTS}/{name}", 700, 0xFF)
-    with pytest.raises(StateError, match="no sound copy of.*do not start this member"):
+    with pytest.raises(StateError, match=r"no sound copy of.*do not start this member"):
         await victim.start()
 
 
