@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, get_origin
 
 from kvstore.config import MIB, ServerConfig, Setting, check_range, checked_url, rows
+from kvstore.config_absent import ABSENT, EXPERIMENTAL, judge
 from kvstore.errors import ConfigError
 
 PREFIXES: Final = ("KVSTORE_", "ETCD_")
@@ -19,6 +20,9 @@ PREFIXES: Final = ("KVSTORE_", "ETCD_")
 
 CLIENT_VARIABLES: Final = frozenset({"KVSTORE_ENDPOINTS", "KVSTORE_TIMEOUT"})
 """Variables of the command line client: known, though no setting of a node."""
+
+ONCE_EXPERIMENTAL: Final = frozenset({"snapshot-catchup-entries", "watch-progress-notify-interval"})
+"""Settings of ours that older etcd files spell with ``experimental-`` before them."""
 
 CONFIG_FILE_BYTES_MAX: Final = MIB
 _DURATION_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
@@ -32,9 +36,18 @@ class Loaded(NamedTuple):
     warnings: list[str]
 
 
+def spellings(flag: str) -> tuple[str, ...]:
+    """The names under which a setting may be given, the usual one first."""
+    if flag in ABSENT or flag in ONCE_EXPERIMENTAL:
+        return (flag, EXPERIMENTAL + flag)
+    return (flag,)
+
+
 def variables(flag: str) -> tuple[str, ...]:
     """The environment variables that set a flag, the stronger first."""
-    return tuple(prefix + flag.upper().replace("-", "_") for prefix in PREFIXES)
+    return tuple(
+        prefix + name.upper().replace("-", "_") for prefix in PREFIXES for name in spellings(flag)
+    )
 
 
 def load(
@@ -51,13 +64,7 @@ def load(
         ConfigError: A value cannot be read or used; the message names where it came from.
     """
     warnings = _unknown_variables(environ)
-    from_environ: dict[str, tuple[str, str]] = {}
-    for flag in ("config-file", *rows()):
-        for variable in variables(flag):
-            # As in etcd, an empty variable is no setting: compose files pass through what is unset.
-            if environ.get(variable):
-                from_environ[flag] = (variable, environ[variable])
-                break
+    from_environ = _from_environ(environ)
     path_from_environ = from_environ.pop("config-file", ("", ""))[1]
     path = flags.get("config-file") or path_from_environ
     found: dict[str, tuple[str, object]] = {}
@@ -69,6 +76,10 @@ def load(
     )
     values = {}
     for flag, (source, given) in found.items():
+        if flag in ABSENT:
+            warning = judge(flag, given, source)
+            warnings += [warning] if warning else []
+            continue
         field, setting, plain = rows()[flag]
         value = _parse(setting, plain, given, source)
         check_range(setting, value, source)
@@ -76,10 +87,21 @@ def load(
     return Loaded(ServerConfig(**values), warnings)
 
 
+def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    found: dict[str, tuple[str, str]] = {}
+    for flag in ("config-file", *rows(), *ABSENT):
+        for variable in variables(flag):
+            # As in etcd, an empty variable is no setting: compose files pass through what is unset.
+            if environ.get(variable):
+                found[flag] = (variable, environ[variable])
+                break
+    return found
+
+
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Only a warning: Kubernetes sets KVSTORE_PORT and the like for a service called kvstore."""
     known = set(CLIENT_VARIABLES)
-    for flag in ("config-file", *rows()):
+    for flag in ("config-file", *rows(), *ABSENT):
         known.update(variables(flag))
     return [
         f"the environment variable {name} is no setting and is ignored"
@@ -105,13 +127,18 @@ def _from_file(path: str, read_file: Callable[[str], bytes]) -> dict[str, tuple[
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"--config-file {path}: must hold 'setting: value' lines")
-    unknown = sorted(str(key) for key in content if key not in rows())
+    flag_of = {name: flag for flag in (*rows(), *ABSENT) for name in spellings(flag)}
+    unknown = sorted(str(key) for key in content if key not in flag_of)
     if unknown:
         raise ConfigError(
             f"--config-file {path}: unknown settings {', '.join(unknown)}; "
             "the names are those of the flags, see 'kvstore serve --help'"
         )
-    return {key: (f"{key} in {path}", value) for key, value in content.items() if value is not None}
+    return {
+        flag_of[key]: (f"{key} in {path}", value)
+        for key, value in content.items()
+        if value is not None
+    }
 
 
 def _parse(setting: Setting, plain: Any, given: object, source: str) -> Any:

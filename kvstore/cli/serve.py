@@ -13,7 +13,8 @@ import click
 
 from kvstore.cli import logs
 from kvstore.config import ServerConfig, default_text, settings
-from kvstore.config_sources import load, variables
+from kvstore.config_absent import ABSENT
+from kvstore.config_sources import load, spellings, variables
 from kvstore.errors import ConfigError
 
 _log = logging.getLogger("kvstore.serve")
@@ -25,9 +26,27 @@ def _with_settings(function: Callable[..., int]) -> Callable[..., int]:
         metavar = "|".join(setting.choices) if setting.choices else "TEXT"
         words = f"{setting.help} [env: {variables(flag)[0]}; default: {default_text(flag)}]"
         function = click.option(
-            f"--{flag}", flag.replace("-", "_"), default=None, metavar=metavar, help=words
+            *_names(flag), flag.replace("-", "_"), default=None, metavar=metavar, help=words
         )(function)
     return function
+
+
+def _with_absent(function: Callable[..., int]) -> Callable[..., int]:
+    """What etcd has beyond that: taken, not shown, and judged where files and variables are."""
+    for flag, absent in ABSENT.items():
+        function = click.option(
+            *_names(flag),
+            flag.replace("-", "_"),
+            default=None,
+            hidden=True,
+            is_flag=False,
+            flag_value="true" if absent.boolean else None,
+        )(function)
+    return function
+
+
+def _names(flag: str) -> list[str]:
+    return [f"--{name}" for name in spellings(flag)]
 
 
 @click.command(
@@ -35,6 +54,7 @@ def _with_settings(function: Callable[..., int]) -> Callable[..., int]:
     "configuration file; the first that is there counts."
 )
 @_with_settings
+@_with_absent
 @click.option(
     "--config-file",
     default=None,

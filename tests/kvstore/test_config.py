@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.config import GIB, ServerConfig, default_text, field_of, host_and_port, settings
+from kvstore.config_absent import ABSENT
 from kvstore.config_sources import CONFIG_FILE_BYTES_MAX, load, variables
 from kvstore.errors import ConfigError
 
@@ -196,3 +197,117 @@ def test_a_config_built_in_code_is_checked_too():
 
 def test_host_and_port_of_a_url():
     assert host_and_port("http://[::1]:2379") == ("::1", 2379)
+
+
+# --- Settings of etcd that this version does not have ---------------------------------------------
+
+# What etcd's own sample file says beyond what we have too.
+SAMPLE = """
+name: 'default'
+data-dir:
+wal-dir:
+snapshot-count: 10000
+max-snapshots: 5
+max-wals: 5
+cors:
+discovery:
+discovery-fallback: 'proxy'
+discovery-proxy:
+discovery-srv:
+initial-cluster:
+initial-cluster-token: 'etcd-cluster'
+strict-reconfig-check: false
+enable-pprof: false
+proxy: 'off'
+proxy-failure-wait: 5000
+proxy-read-timeout: 0
+client-transport-security:
+  cert-file:
+  key-file: ''
+  client-cert-auth: false
+peer-transport-security:
+  auto-tls: false
+self-signed-cert-validity: 1
+log-level: debug
+logger: zap
+log-outputs: [stderr]
+force-new-cluster: false
+auto-compaction-mode: periodic
+auto-compaction-retention: "0"
+cipher-suites: []
+tls-min-version: 'TLS1.2'
+pre-vote: true
+experimental-watch-progress-notify-interval: 5s
+"""
+
+
+def load_yaml(text: str):
+    return load({"config-file": "c.yaml"}, {}, lambda _: text.encode())
+
+
+def test_a_file_of_etcd_that_asks_for_nothing_more_passes_in_silence():
+    loaded = load_yaml(SAMPLE)
+    assert loaded.warnings == []
+    assert loaded.config.snapshot_count == 10000
+    assert loaded.config.watch_progress_notify_interval_ms == 5000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "logger: json",
+        "log-outputs: [stderr, /var/log/etcd.log]",
+        "max-snapshots: 9",
+        "max-wals: 9",
+        "enable-pprof: true",
+        "metrics: extensive",
+        "cors: http://a",
+        "cipher-suites: [TLS_AES_128_GCM_SHA256]",
+        "pre-vote: false",
+        "experimental-initial-corrupt-check: true",
+    ],
+)
+def test_what_may_be_ignored_is_named_in_a_warning(line):
+    name = line.split(":")[0]
+    expected = f"{name} in c.yaml: not supported in this version, ignored"
+    assert load_yaml(line).warnings == [expected]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("client-transport-security: {cert-file: a.pem}", "TLS"),
+        ("peer-transport-security: {auto-tls: true}", "TLS"),
+        ("client-transport-security: true", "TLS"),
+        ("cert-file: a.pem", "TLS"),
+        ('auto-compaction-retention: "1"', "POST /v3/kv/compaction"),
+        ("auto-compaction-retention: 5m", "POST /v3/kv/compaction"),
+        ("wal-dir: /wal", "data directory"),
+        ("discovery: https://discovery.etcd.io/x", "--initial-cluster"),
+        ("discovery-srv: example.com", "--initial-cluster"),
+        ("force-new-cluster: true", "cannot leave"),
+        ("auth-token: jwt,pub-key=a", "authentication"),
+        ("proxy: 'on'", "proxy"),
+        ("experimental-enable-v2v3: /x", "v2"),
+    ],
+)
+def test_what_must_not_be_ignored_is_refused(line, words):
+    name = line.split(":")[0]
+    with pytest.raises(ConfigError, match=rf"^{name} in c\.yaml: not supported") as caught:
+        load_yaml(line)
+    assert words in str(caught.value)
+
+
+def test_flags_and_variables_of_etcd_are_judged_alike_and_the_stronger_source_counts():
+    with pytest.raises(ConfigError, match=r"^ETCD_CERT_FILE: not supported"):
+        load({}, {"ETCD_CERT_FILE": "a.pem"}, read_nothing)
+    with pytest.raises(ConfigError, match=r"^--wal-dir: not supported"):
+        load({"wal-dir": "/wal"}, {}, read_nothing)
+    environ = {"ETCD_AUTO_COMPACTION_RETENTION": "1", "ETCD_ENABLE_PPROF": "true"}
+    loaded = load({"auto-compaction-retention": "0"}, environ, read_nothing)
+    assert loaded.warnings == ["ETCD_ENABLE_PPROF: not supported in this version, ignored"]
+    assert load({}, {"ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME": "0s"}, read_nothing).warnings == []
+
+
+def test_no_setting_is_both_ours_and_absent():
+    assert not ABSENT.keys() & settings().keys()

@@ -14,7 +14,7 @@ from kvstore.cli import options
 from kvstore.cli.main import COMMANDS, main
 from kvstore.client import UnreachableError
 from kvstore.client.transport import Endpoint
-from kvstore.errors import Code, ErrorKind
+from kvstore.errors import Code, ConfigError, ErrorKind
 from kvstore.types import (
     AlarmMember,
     AlarmResponse,
@@ -343,6 +343,34 @@ def test_serve_refuses_a_wrong_setting(run):
     code, _, err = run("serve", "--heartbeat-interval=x")
     assert code == 2
     assert "--heartbeat-interval: must be a whole number" in err
+
+
+def test_serve_takes_the_flags_of_etcd_that_it_does_not_have(run, monkeypatch):
+    """With a value or, where Go knows a switch, without; shown in no help."""
+    from kvstore.cli import serve
+    from kvstore.config_absent import ABSENT
+
+    seen = []
+    monkeypatch.setattr(serve, "load", lambda flags, *_: seen.append(flags) or _refuse())
+    assert run("serve", "--enable-pprof", "--wal-dir=/w", "--experimental-corrupt-check-time=1m")[0]
+    assert seen.pop() == {"enable-pprof": "true", "wal-dir": "/w", "corrupt-check-time": "1m"}
+    for flag in ABSENT:
+        run("serve", f"--{flag}=x")
+        assert seen.pop() == {flag: "x"}
+    assert b"--enable-pprof" not in run("serve", "--help")[1]
+
+
+def _refuse():
+    raise ConfigError("seen")
+
+
+def test_serve_refuses_tls_and_a_flag_that_nobody_knows(run):
+    code, _, err = run("serve", "--client-cert-auth", "--cert-file", "a.pem")
+    assert code == 2
+    assert "not supported in this version: TLS" in err
+    code, _, err = run("serve", "--nonsense=1")
+    assert code == 2
+    assert "No such option" in err
 
 
 def test_asking_imports_no_server():
