@@ -351,17 +351,18 @@ def test_serve_takes_the_flags_of_etcd_that_it_does_not_have(run, monkeypatch):
     from kvstore.config_absent import ABSENT
 
     seen = []
-    monkeypatch.setattr(serve, "load", lambda flags, *_: seen.append(flags) or _refuse())
+
+    def note_and_refuse(flags, *_):
+        seen.append(flags)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(serve, "load", note_and_refuse)
     assert run("serve", "--enable-pprof", "--wal-dir=/w", "--experimental-corrupt-check-time=1m")[0]
     assert seen.pop() == {"enable-pprof": "true", "wal-dir": "/w", "corrupt-check-time": "1m"}
     for flag in ABSENT:
         run("serve", f"--{flag}=x")
         assert seen.pop() == {flag: "x"}
     assert b"--enable-pprof" not in run("serve", "--help")[1]
-
-
-def _refuse():
-    raise ConfigError("seen")
 
 
 def test_serve_refuses_tls_and_a_flag_that_nobody_knows(run):
