@@ -86,7 +86,7 @@ class Naive:
                         self.model.publish()
                 return None
             case _:
-                raise NotImplementedError(body)
+                raise AssertionError(f"no plain meaning for {body}")
 
     def end(self, lease: int) -> None:
         for key in self.lease_keys(lease):
