@@ -27,10 +27,6 @@ _LITERALS: Final = {"t": "true", "f": "false", "n": "null"}
 TRUNCATED: Final = "unexpected EOF"
 
 
-BRACKETS_MAX: Final = 1000
-"""How deep a text may nest: about what the parser's own stack bears, which differs by Python."""
-
-
 class _Fault(Exception):
     """The scan found what is wrong."""
 
@@ -83,8 +79,6 @@ class _Scan:
         if following == ("}" if char == "{" else "]"):
             return False
         self._at -= 1
-        if len(open_brackets) == BRACKETS_MAX:
-            raise _Fault("exceeded max depth")
         open_brackets.append(char)
         if char == "{":
             self._key()
