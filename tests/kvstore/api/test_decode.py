@@ -95,7 +95,7 @@ def test_json_input_takes_what_etcd_takes(body, expected):
         (b'{"prev_kv":"true"}', 'invalid value for bool field prev_kv: "true"'),
         (b'{"prev_kv":1}', "invalid value for bool field prev_kv: 1"),
         (b'{"x":"\xff"}', "invalid UTF-8"),
-        (b"[" * 3000, "exceeded max depth"),
+        (b"[" * 15000 + b"]" * 15000, "exceeded max depth"),
         (b'{"key":"YQ==', "unexpected EOF"),
     ],
 )
