@@ -132,6 +132,12 @@ _SAMPLES: Final[tuple[Sample, ...]] = (
         lambda node: node.reads.refused_total,
     ),
     (
+        "kvstore_peer_errors_total",
+        "counter",
+        "Messages of peers that broke the protocol.",
+        lambda node: node.driver.peer_errors_total,
+    ),
+    (
         "kvstore_raft_term",
         "gauge",
         "The raft term.",

@@ -49,7 +49,6 @@ class Applier:
         self._on_failure = on_failure
         self._queue: deque[Entry] = deque()
         self._huge: SlicedTask | None = None
-        self.applied_total = 0
         self.huge_total = 0
 
     def __len__(self) -> int:
@@ -89,7 +88,6 @@ class Applier:
                 self.huge_total += 1
                 self._start_huge(result)
                 return
-            self.applied_total += 1
             on_outcome(result)
             left -= 1
             if left == 0:
@@ -99,21 +97,17 @@ class Applier:
                 left = CHECK_EVERY
 
     def _start_huge(self, work: "Sliced[Outcome]") -> None:
-        finished = False
 
         def done(result: "Outcome | BaseException") -> None:
-            nonlocal finished
-            finished = True
             self._huge = None
             if isinstance(result, BaseException):
                 self._on_failure(result)
                 return
-            self.applied_total += 1
             self._on_outcome(result)
             self._wake()
 
         task = SlicedTask(self._loop, work, self._budget, done)
-        if not finished:
+        if task.running:
             self._huge = task
 
     def replace(self, machine: "StateMachine") -> None:

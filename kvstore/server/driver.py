@@ -125,11 +125,6 @@ class Driver:
             self._timer.cancel()
 
     @property
-    def durable_seq(self) -> Seq:
-        """Everything up to here is on disk."""
-        return self._durable_seq
-
-    @property
     def queued_seq(self) -> Seq:
         """Everything up to here was handed to the disk."""
         return self._queued_seq

@@ -48,7 +48,7 @@ class SlicedTask:
     within its first slice is done before the constructor returns.
     """
 
-    __slots__ = ("_budget", "_cancelled", "_done", "_loop", "_work")
+    __slots__ = ("_budget", "_cancelled", "_done", "_loop", "_work", "running")
 
     def __init__(
         self,
@@ -62,6 +62,8 @@ class SlicedTask:
         self._budget = budget
         self._done = done
         self._cancelled = False
+        self.running = True
+        """Whether there are slices to come: false from just before ``done`` is called."""
         self._slice()
 
     def _slice(self) -> None:
@@ -71,9 +73,11 @@ class SlicedTask:
         try:
             next(self._work)
         except StopIteration as stop:
+            self.running = False
             self._done(stop.value)
         except Exception as error:  # noqa: BLE001
             # Whatever ended the work is its waiter's to judge.
+            self.running = False
             self._done(error)
         else:
             self._loop.call_soon(self._slice)
@@ -81,19 +85,8 @@ class SlicedTask:
     def cancel(self) -> None:
         """Let go of the work where it stands."""
         self._cancelled = True
+        self.running = False
         self._work.close()
-
-
-async def run_sliced(work: Sliced[T], budget: Budget) -> T:
-    """Drive sliced work to its end from a coroutine, giving the loop back between slices."""
-    while True:
-        budget.renew()
-        try:
-            next(work)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        await asyncio.sleep(0)
 
 
 def answer(reply: Callable[[Any], None], result: Any) -> None:

@@ -117,11 +117,8 @@ class Upkeep:
         if self._sweeping is not None or self._node.applier.busy:
             return
         if store.sweep_due:
-            finished = False
 
             def done(result: object) -> None:
-                nonlocal finished
-                finished = True
                 self._sweeping = None
                 if isinstance(result, BaseException):
                     self._node.fail(result)
@@ -130,7 +127,7 @@ class Upkeep:
 
             budget = self._node.read_budget()
             task = SlicedTask(self._loop, store.sweep(budget), budget, done)
-            if not finished:
+            if task.running:
                 self._sweeping = task
         elif store.swept_revision >= store.compacted_revision:
             # Else a pin holds it back: a snapshot or a long read is under way.
@@ -151,21 +148,18 @@ class Upkeep:
             return
         machine = self._retired.popleft()
         budget = self._node.read_budget()
-        finished = False
 
         def work() -> "Sliced[None]":
             yield from machine.lessor.dismantle(budget)
             yield from machine.store.dismantle(budget)
 
         def done(result: object) -> None:
-            nonlocal finished
-            finished = True
             self._dismantling = None
             if isinstance(result, BaseException):
                 self._node.fail(result)
 
         task = SlicedTask(self._loop, work(), budget, done)
-        if not finished:
+        if task.running:
             self._dismantling = task
 
     def _stop_sweeping(self) -> None:

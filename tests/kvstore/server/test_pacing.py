@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kvstore.budget import CountedBudget, Sliced
-from kvstore.server.pacing import ClockBudget, SlicedTask, in_lane, run_sliced
+from kvstore.server.pacing import ClockBudget, SlicedTask, in_lane
 from tests.support.virtual_loop import VirtualLoop, run_virtual
 from wal.memory_disk import MemoryDisk
 
@@ -67,13 +67,6 @@ def test_what_breaks_the_work_is_handed_over_and_nothing_after_a_cancel() -> Non
         assert len(results) == 1
 
     run_virtual(scenario, 10.0)
-
-
-def test_a_coroutine_drives_sliced_work_to_its_end() -> None:
-    async def scenario(loop: VirtualLoop) -> None:
-        assert await run_sliced(work(5, []), CountedBudget(1)) == "done"
-
-    run_virtual(scenario, 1.0)
 
 
 def test_a_lane_runs_jobs_in_order_and_hands_over_what_they_raise() -> None:
