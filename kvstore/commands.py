@@ -12,6 +12,7 @@ Format 1, a MessagePack array::
 - ``kind`` tells what the body is: a row of ``BODIES``. An unknown kind stops the node: skipping it
   would let members differ.
 - ``user`` and ``auth_revision`` are checked again at apply ("" and 0 while authentication is off).
+  The members' own commands carry the revision ``SYSTEM_AUTH_REVISION``, which no caller gets.
 - ``body`` is the array form of the kind's message. Nothing in it is left to chance or to a clock:
   ids, times and random values are chosen before proposing.
 """
@@ -24,6 +25,17 @@ import msgspec
 from kvstore.errors import CommandError
 from kvstore.types import (
     AlarmRequest,
+    AuthDisableRequest,
+    AuthEnableRequest,
+    AuthRoleAddRequest,
+    AuthRoleDeleteRequest,
+    AuthRoleGrantPermissionRequest,
+    AuthRoleRevokePermissionRequest,
+    AuthUserAddRequest,
+    AuthUserChangePasswordRequest,
+    AuthUserDeleteRequest,
+    AuthUserGrantRoleRequest,
+    AuthUserRevokeRoleRequest,
     CompactionRequest,
     DeleteRangeRequest,
     Int64,
@@ -37,11 +49,14 @@ from kvstore.types import (
 
 FORMAT: Final = 1
 
+SYSTEM_AUTH_REVISION: Final = -1
+"""In the envelope of what a member proposes by itself: no permission is asked for."""
+
 
 class Kind(enum.IntEnum):
     """What a command does.
 
-    Numbers are on disk for ever; 32 and above are kept for authentication.
+    Numbers are on disk for ever; 32 and above are authentication.
     """
 
     PUT = 1
@@ -55,6 +70,20 @@ class Kind(enum.IntEnum):
     ALARM = 9
     PUBLISH_MEMBER = 10
     CLUSTER_VERSION = 11
+    MEMBERSHIP = 12
+    DOWNGRADE = 13
+    AUTH_ENABLE = 32
+    AUTH_DISABLE = 33
+    AUTH_TOKEN = 34
+    USER_ADD = 35
+    USER_DELETE = 36
+    USER_CHANGE_PASSWORD = 37
+    USER_GRANT_ROLE = 38
+    USER_REVOKE_ROLE = 39
+    ROLE_ADD = 40
+    ROLE_DELETE = 41
+    ROLE_GRANT_PERMISSION = 42
+    ROLE_REVOKE_PERMISSION = 43
 
 
 class LeaseExpire(Record):
@@ -82,17 +111,63 @@ class LeaseCheckpoint(Record):
 
 
 class PublishMember(Record):
-    """A member says its name and where clients reach it."""
+    """A member says its name, where clients reach it, and which log it keeps.
+
+    ``log_id`` is drawn at random when a log is made: a member that comes with another one has lost
+    what it acknowledged. 0: not said.
+    """
 
     member_id: Uint64
     name: str
     client_urls: list[str]
+    log_id: Uint64 = 0
 
 
 class ClusterVersion(Record):
     """The lowest version that all members speak, ``major.minor.0``."""
 
     version: str
+
+
+class MembershipAction(enum.IntEnum):
+    """What a change of membership does."""
+
+    ADD = 1
+    REMOVE = 2
+    UPDATE = 3
+    PROMOTE = 4
+
+
+class MembershipChange(Record):
+    """One member comes, goes, moves, or gets a vote.
+
+    Refused at apply unless the roster is still the one that it was checked against: ``based_on`` is
+    the roster's version. ``peer_urls`` and ``is_learner`` mean something where they apply.
+    """
+
+    based_on: Uint64
+    action: MembershipAction
+    member_id: Uint64
+    peer_urls: list[str]
+    is_learner: bool = False
+
+
+class Downgrade(Record):
+    """A downgrade is prepared, or (``enabled`` false) no longer."""
+
+    enabled: bool
+    target_version: str = ""
+
+
+class AuthToken(Record):
+    """Whoever knows this token is that user, until it runs out.
+
+    The password was checked at ``auth_revision``: refused if users have changed since.
+    """
+
+    name: str
+    token: str
+    auth_revision: Uint64
 
 
 Body: TypeAlias = (
@@ -107,6 +182,20 @@ Body: TypeAlias = (
     | AlarmRequest
     | PublishMember
     | ClusterVersion
+    | MembershipChange
+    | Downgrade
+    | AuthEnableRequest
+    | AuthDisableRequest
+    | AuthToken
+    | AuthUserAddRequest
+    | AuthUserDeleteRequest
+    | AuthUserChangePasswordRequest
+    | AuthUserGrantRoleRequest
+    | AuthUserRevokeRoleRequest
+    | AuthRoleAddRequest
+    | AuthRoleDeleteRequest
+    | AuthRoleGrantPermissionRequest
+    | AuthRoleRevokePermissionRequest
 )
 
 BODIES: Final[dict[Kind, type[Body]]] = {
@@ -121,6 +210,20 @@ BODIES: Final[dict[Kind, type[Body]]] = {
     Kind.ALARM: AlarmRequest,
     Kind.PUBLISH_MEMBER: PublishMember,
     Kind.CLUSTER_VERSION: ClusterVersion,
+    Kind.MEMBERSHIP: MembershipChange,
+    Kind.DOWNGRADE: Downgrade,
+    Kind.AUTH_ENABLE: AuthEnableRequest,
+    Kind.AUTH_DISABLE: AuthDisableRequest,
+    Kind.AUTH_TOKEN: AuthToken,
+    Kind.USER_ADD: AuthUserAddRequest,
+    Kind.USER_DELETE: AuthUserDeleteRequest,
+    Kind.USER_CHANGE_PASSWORD: AuthUserChangePasswordRequest,
+    Kind.USER_GRANT_ROLE: AuthUserGrantRoleRequest,
+    Kind.USER_REVOKE_ROLE: AuthUserRevokeRoleRequest,
+    Kind.ROLE_ADD: AuthRoleAddRequest,
+    Kind.ROLE_DELETE: AuthRoleDeleteRequest,
+    Kind.ROLE_GRANT_PERMISSION: AuthRoleGrantPermissionRequest,
+    Kind.ROLE_REVOKE_PERMISSION: AuthRoleRevokePermissionRequest,
 }
 
 

@@ -234,6 +234,56 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             maximum=GIB,
         ),
     ] = 64 * MIB
+    auto_compaction_mode: Annotated[
+        str,
+        Setting(
+            flag="auto-compaction-mode",
+            help="What --auto-compaction-retention counts: hours, or revisions.",
+            choices=("periodic", "revision"),
+        ),
+    ] = "periodic"
+    auto_compaction_retention: Annotated[
+        str,
+        Setting(
+            flag="auto-compaction-retention",
+            help="History to keep: revisions, or a time ('72h'; a bare number: hours); 0: all.",
+        ),
+    ] = "0"
+    strict_reconfig_check: Annotated[
+        bool,
+        Setting(
+            flag="strict-reconfig-check",
+            help="Refuse changes of membership that would cost the cluster its quorum.",
+        ),
+    ] = True
+    max_learners: Annotated[
+        int,
+        Setting(flag="max-learners", help="Most learners at a time.", minimum=1, maximum=16),
+    ] = 1
+    corrupt_check_time_ms: Annotated[
+        int,
+        Setting(
+            flag="corrupt-check-time",
+            help="How often the leader compares the members' states; 0: never.",
+            minimum=0,
+            duration=True,
+        ),
+    ] = 10_000
+    auth_token: Annotated[
+        str,
+        Setting(
+            flag="auth-token",
+            help="'simple', or 'jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m'.",
+        ),
+    ] = "simple"  # noqa: S105 - a kind of token, none itself
+    auth_token_ttl_seconds: Annotated[
+        int,
+        Setting(flag="auth-token-ttl", help="Seconds a simple token lasts unless used.", minimum=1),
+    ] = 300
+    bcrypt_cost: Annotated[
+        int,
+        Setting(flag="bcrypt-cost", help="Cost of hashing a password.", minimum=4, maximum=31),
+    ] = 10
     log_level: Annotated[
         str,
         Setting(flag="log-level", help="Least level that is logged.", choices=_LOG_LEVELS),
@@ -297,7 +347,7 @@ def default_text(flag: str) -> str:
         return ",".join(value)
     if setting.duration:
         return f"{value // 1000}s"
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # --- URLs -----------------------------------------------------------------------------------------

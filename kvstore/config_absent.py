@@ -14,9 +14,6 @@ from kvstore.errors import ConfigError
 
 _NO_TLS: Final = "TLS is not served"
 _NO_DISCOVERY: Final = "name all members in --initial-cluster"
-_NOT_COMPACTED: Final = (
-    "history is not compacted by itself: leave it out, and call POST /v3/kv/compaction"
-)
 _NO_V2: Final = "the v2 API is not served"
 
 
@@ -58,8 +55,6 @@ ABSENT: Final[dict[str, Absent]] = {
     **_refused(_NO_TLS, "client-cert-auth", "auto-tls", harmless=("false",)),
     **_refused(_NO_TLS, "peer-client-cert-auth", "peer-auto-tls", harmless=("false",)),
     **_refused("any host is answered", "host-whitelist", harmless=("*",)),
-    **_refused("there is no authentication", "auth-token", harmless=("simple",)),
-    **_refused(_NOT_COMPACTED, "auto-compaction-retention"),
     **_refused("the log is in the data directory", "wal-dir"),
     **_refused(_NO_DISCOVERY, "discovery", "discovery-srv"),
     **_refused(_NO_DISCOVERY, "discovery-token", "discovery-endpoints"),
@@ -90,21 +85,18 @@ ABSENT: Final[dict[str, Absent]] = {
     "raft-write-timeout": Absent(("5s",)),
     "unsafe-no-fsync": Absent(("false",)),
     "feature-gates": Absent(),
-    "max-learners": Absent(("1",)),
     "set-member-localaddr": Absent(("false",)),
     "initial-corrupt-check": Absent(("false",)),
-    "corrupt-check-time": Absent(),
     "compact-hash-check-enabled": Absent(("false",)),
     "memory-mlock": Absent(("false",)),
     "warning-apply-duration": Absent(("100ms",)),
     "warning-unary-request-duration": Absent(("300ms",)),
     "enable-distributed-tracing": Absent(("false",)),
-    # Leases are always checkpointed, and there are no members to reconfigure.
+    # Leases are always checkpointed.
     "enable-lease-checkpoint": Absent(("false", "true")),
     "enable-lease-checkpoint-persist": Absent(("false", "true")),
-    "strict-reconfig-check": Absent(("true", "false")),
     # --- Without meaning, where what they shape is not there ---
-    **_silent("auto-compaction-mode", "self-signed-cert-validity", "bcrypt-cost", "auth-token-ttl"),
+    **_silent("self-signed-cert-validity"),
     **_silent("discovery-fallback", "discovery-proxy", "discovery-srv-name"),
     **_silent("proxy-failure-wait", "proxy-refresh-interval", "proxy-dial-timeout"),
     **_silent("proxy-write-timeout", "proxy-read-timeout", "v2-deprecation"),

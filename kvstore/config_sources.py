@@ -145,9 +145,13 @@ def _parse(setting: Setting, plain: Any, given: object, source: str) -> Any:
     """Turn what was written, on a command line or in YAML, into the field's type."""
     if isinstance(given, list) and get_origin(plain) is not None:
         given = ",".join(str(item) for item in given)
-    if isinstance(given, bool) or not isinstance(given, str | int):
+    if isinstance(given, bool) != (plain is bool) and not isinstance(given, str):
+        raise ConfigError(f"{source}: {given!r} cannot be its value")
+    if not isinstance(given, str | int):
         raise ConfigError(f"{source}: {given!r} cannot be its value")
     text = str(given).strip()
+    if plain is bool:
+        return _switch(text, source)
     if plain is str:
         return text
     if plain is int:
@@ -155,6 +159,13 @@ def _parse(setting: Setting, plain: Any, given: object, source: str) -> Any:
     if get_origin(plain) is tuple:
         return tuple(checked_url(part, source) for part in text.split(",") if part.strip())
     return _cluster(text, source)
+
+
+def _switch(text: str, source: str) -> bool:
+    known = {"true": True, "false": False}.get(text.lower())
+    if known is None:
+        raise ConfigError(f"{source}: must be true or false, not {text!r}")
+    return known
 
 
 def _integer(text: str, source: str) -> int:

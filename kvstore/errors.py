@@ -95,10 +95,72 @@ class ErrorKind(enum.Enum):
     TOO_MANY_OPS = (Code.INVALID_ARGUMENT, "etcdserver: too many operations in txn request")
     DUPLICATE_KEY = (Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request")
     INVALID_SORT_OPTION = (Code.INVALID_ARGUMENT, "etcdserver: invalid sort option")
+    INVALID_CLIENT_API_VERSION = (Code.INVALID_ARGUMENT, "etcdserver: invalid client api version")
     REQUEST_TOO_LARGE = (Code.INVALID_ARGUMENT, "etcdserver: request is too large")
+    MEMBER_BAD_URLS = (Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid")
+    USER_EMPTY = (Code.INVALID_ARGUMENT, "etcdserver: user name is empty")
+    ROLE_EMPTY = (Code.INVALID_ARGUMENT, "etcdserver: role name is empty")
+    AUTH_FAILED = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: authentication failed, invalid user ID or password",
+    )
+    PERMISSION_NOT_GIVEN = (Code.INVALID_ARGUMENT, "etcdserver: permission not given")
+    INVALID_AUTH_MANAGEMENT = (Code.INVALID_ARGUMENT, "etcdserver: invalid auth management")
+    AUTH_OLD_REVISION = (Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old")
+    WRONG_DOWNGRADE_VERSION_FORMAT = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: wrong downgrade target version format",
+    )
+    INVALID_DOWNGRADE_TARGET_VERSION = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: invalid downgrade target version",
+    )
     LEASE_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: requested lease not found")
     MEMBER_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: member not found")
     LEASE_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
+    MEMBER_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: member ID already exist")
+    PEER_URL_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: Peer URLs already exists")
+    MEMBER_NOT_LEARNER = (Code.FAILED_PRECONDITION, "etcdserver: can only promote a learner member")
+    LEARNER_NOT_READY = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: can only promote a learner member which is in sync with leader",
+    )
+    TOO_MANY_LEARNERS = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: too many learner members in cluster",
+    )
+    CLUSTER_ID_MISMATCH = (Code.FAILED_PRECONDITION, "etcdserver: cluster ID mismatch")
+    ROOT_USER_NOT_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: root user does not exist")
+    ROOT_ROLE_NOT_EXIST = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: root user does not have root role",
+    )
+    USER_ALREADY_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: user name already exists")
+    USER_NOT_FOUND = (Code.FAILED_PRECONDITION, "etcdserver: user name not found")
+    ROLE_ALREADY_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: role name already exists")
+    ROLE_NOT_FOUND = (Code.FAILED_PRECONDITION, "etcdserver: role name not found")
+    ROLE_NOT_GRANTED = (Code.FAILED_PRECONDITION, "etcdserver: role is not granted to the user")
+    PERMISSION_NOT_GRANTED = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: permission is not granted to the role",
+    )
+    AUTH_NOT_ENABLED = (Code.FAILED_PRECONDITION, "etcdserver: authentication is not enabled")
+    NOT_LEADER = (Code.FAILED_PRECONDITION, "etcdserver: not leader")
+    BAD_LEADER_TRANSFEREE = (Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+    NOT_CAPABLE = (Code.FAILED_PRECONDITION, "etcdserver: not capable")
+    NOT_SUPPORTED_FOR_LEARNER = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: rpc not supported for learner",
+    )
+    CLUSTER_VERSION_UNAVAILABLE = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: cluster version not found during downgrade",
+    )
+    DOWNGRADE_IN_PROCESS = (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: cluster has a downgrade job in progress",
+    )
+    NO_INFLIGHT_DOWNGRADE = (Code.FAILED_PRECONDITION, "etcdserver: no inflight downgrade job")
     COMPACTED = (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
     FUTURE_REVISION = (
         Code.OUT_OF_RANGE,
@@ -106,7 +168,12 @@ class ErrorKind(enum.Enum):
     )
     LEASE_TTL_TOO_LARGE = (Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
     NO_SPACE = (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
-    CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
+    RESPONSE_TOO_LARGE = (
+        Code.RESOURCE_EXHAUSTED,
+        "kvstore: the answer would exceed the memory limit of a request; use limit and page on",
+    )
+    PERMISSION_DENIED = (Code.PERMISSION_DENIED, "etcdserver: permission denied")
+    INVALID_AUTH_TOKEN = (Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
     NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
     LEADER_CHANGED = (Code.UNAVAILABLE, "etcdserver: leader changed")
     STOPPED = (Code.UNAVAILABLE, "etcdserver: server stopped")
@@ -123,13 +190,30 @@ class ErrorKind(enum.Enum):
         Code.UNAVAILABLE,
         "etcdserver: request timed out, waiting for the applied index took too long",
     )
-    TOO_MANY_REQUESTS = (Code.UNKNOWN, "etcdserver: too many requests")
-    DEADLINE_EXCEEDED = (Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+    UNHEALTHY = (Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
+    CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
+    WATCH_CANCELED = (Code.CANCELED, "etcdserver: watch canceled")
     CANCELED = (Code.CANCELED, "etcdserver: request canceled")
-    RESPONSE_TOO_LARGE = (
-        Code.RESOURCE_EXHAUSTED,
-        "kvstore: the answer would exceed the memory limit of a request; use limit and page on",
+    DEADLINE_EXCEEDED = (Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+    MEMBER_NOT_ENOUGH_STARTED = (
+        Code.UNKNOWN,
+        "etcdserver: re-configuration failed due to not enough started members",
     )
+    TOO_MANY_REQUESTS = (Code.UNKNOWN, "etcdserver: too many requests")
+    NO_PASSWORD_USER = (
+        Code.UNKNOWN,
+        "auth: authentication failed, password was given for no password user",
+    )
+    TIMEOUT_LEADER_TRANSFER = (
+        Code.UNKNOWN,
+        "etcdserver: request timed out, leader transfer took too long",
+    )
+    UNKNOWN_METHOD = (Code.UNKNOWN, "etcdserver: unknown method")
+    NOT_PRIMARY_LESSOR = (Code.UNKNOWN, "not a primary lessor")
+    PASSWORD_TOO_LONG = (Code.UNKNOWN, "bcrypt: password length exceeds 72 bytes")
+    ELECTION_NO_LEADER = (Code.UNKNOWN, "election: no leader")
+    ELECTION_NOT_LEADER = (Code.UNKNOWN, "election: not leader")
+    ELECTION_LEADER_MISSING = (Code.UNKNOWN, '"leader" field must be provided')
 
     @property
     def code(self) -> Code:

@@ -5,25 +5,29 @@ So nothing here asks a clock, chance, a local limit or the order of a set; ``now
 local deadlines of leases, and a budget only says where long work pauses.
 """
 
-from typing import TYPE_CHECKING, Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kvstore.apply.capture import Capture
 from kvstore.apply.effects import extend_by_command, extend_by_error, extend_by_version
 from kvstore.apply.origins import Origins, Verdict
 from kvstore.apply.outcome import Outcome
 from kvstore.apply.quota import LEASE_BYTES, StateLimits
+from kvstore.apply.roster import Roster
 from kvstore.budget import Budget, Sliced
 from kvstore.commands import (
     Body,
     ClusterVersion,
     Command,
+    Downgrade,
     LeaseCheckpoint,
     LeaseExpire,
+    MembershipAction,
+    MembershipChange,
     PublishMember,
     decode,
     decode_body,
 )
-from kvstore.errors import ErrorKind, KvError
+from kvstore.errors import CommandError, ErrorKind, KvError
 from kvstore.mvcc.store import Store
 from kvstore.mvcc.txn import delete_keys, delete_range, execute_txn, has_puts, has_writes, put
 from kvstore.types import (
@@ -44,6 +48,7 @@ from kvstore.types import (
     LeaseRevokeResponse,
     Member,
     MemberId,
+    MemberListResponse,
     PutRequest,
     PutResponse,
     Record,
@@ -82,9 +87,10 @@ class StateMachine:
     Attributes:
         store: Keys and their versions.
         lessor: The leases.
-        members: By id.
+        roster: Who is in the cluster.
         alarms: Raised alarms, by member and type in order.
         cluster_version: The lowest version that all members speak; empty until decided.
+        downgrade: Whether one is prepared, and to which version.
         applied_index: The last entry that took effect.
         applied_term: Its term.
         effects_hash: The rolling hash over effects, equal between members at an equal applied
@@ -103,10 +109,11 @@ class StateMachine:
         "applied_index",
         "applied_term",
         "cluster_version",
+        "downgrade",
         "effects_hash",
         "lessor",
-        "members",
         "origins",
+        "roster",
         "store",
     )
 
@@ -120,9 +127,10 @@ class StateMachine:
     ) -> None:
         self.store = Store()
         self.lessor = lessor
-        self.members = {MemberId(member.ID): member for member in members}
+        self.roster = Roster(members)
         self.alarms: tuple[AlarmMember, ...] = ()
         self.cluster_version = ""
+        self.downgrade = Downgrade(enabled=False)
         self.applied_index = 0
         self.applied_term = 0
         self.effects_hash = 0
@@ -136,6 +144,11 @@ class StateMachine:
 
     # --- what the server asks
     # ----------------------------------------------------------------------
+
+    @property
+    def members(self) -> dict[MemberId, Member]:
+        """The members by id."""
+        return self.roster.members
 
     @property
     def size_bytes(self) -> int:
@@ -274,15 +287,20 @@ class StateMachine:
             case AlarmRequest():
                 response = self._alarm(body)
             case PublishMember():
-                self._publish_member(body)
+                self.roster.publish(body)
                 response = None
             case ClusterVersion():
                 self.cluster_version = body.version
                 response = None
+            case MembershipChange():
+                response = self._change_membership(body, entry.index)
             case PutRequest():
                 raise AssertionError("a put needs no slices")
+            case Downgrade():
+                self.downgrade = body
+                response = None
             case _:
-                assert_never(body)
+                raise CommandError(f"a command of kind {command.kind}: upgrade this member")
         self._hash_command(command)
         return response
 
@@ -402,14 +420,13 @@ class StateMachine:
         self._corrupt = AlarmType.CORRUPT in types
         self._refuses_puts = self._corrupt or AlarmType.NOSPACE in types
 
-    def _publish_member(self, request: PublishMember) -> None:
-        member_id = MemberId(request.member_id)
-        member = self.members.get(member_id)
-        if member is None:
-            raise ErrorKind.MEMBER_NOT_FOUND.error()
-        self.members[member_id] = Member(
-            member.ID, request.name, member.peerURLs, tuple(request.client_urls), member.isLearner
-        )
+    def _change_membership(self, change: MembershipChange, index: int) -> MemberListResponse:
+        self.roster.change(change, index)
+        if change.action == MembershipAction.REMOVE:
+            # Nobody else would ever clear the alarms of a member that is gone.
+            gone = change.member_id
+            self.set_alarms(tuple(alarm for alarm in self.alarms if alarm.memberID != gone))
+        return MemberListResponse(None, self.roster.listed())
 
     # --- refusals and the hash
     # ---------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from kvstore.cli import logs
-from kvstore.config import ServerConfig, default_text, settings
+from kvstore.config import ServerConfig, default_text, rows
 from kvstore.config_absent import ABSENT
 from kvstore.config_sources import load, spellings, variables
 from kvstore.errors import ConfigError
@@ -22,11 +22,18 @@ _log = logging.getLogger("kvstore.serve")
 
 def _with_settings(function: Callable[..., int]) -> Callable[..., int]:
     """One option a setting. All are texts here: what they may be is checked in one place."""
-    for flag, setting in reversed(settings().items()):
+    for flag, (_, setting, plain) in reversed(rows().items()):
         metavar = "|".join(setting.choices) if setting.choices else "TEXT"
         words = f"{setting.help} [env: {variables(flag)[0]}; default: {default_text(flag)}]"
         function = click.option(
-            *_names(flag), flag.replace("-", "_"), default=None, metavar=metavar, help=words
+            *_names(flag),
+            flag.replace("-", "_"),
+            default=None,
+            metavar=metavar,
+            help=words,
+            is_flag=False,
+            # As in Go: a switch may stand without a value.
+            flag_value="true" if plain is bool else None,
         )(function)
     return function
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from kvstore.errors import KvError
 from kvstore.service.caller import ANYBODY, Caller
-from kvstore.service.cluster import ClusterCalls, alarm_name
+from kvstore.service.cluster import ClusterCalls
 from kvstore.service.kv import KvCalls
 from kvstore.service.lease import LeaseCalls
+from kvstore.service.maintenance import MaintenanceCalls, alarm_name
 from kvstore.service.watch import ServiceWatch
 from kvstore.types import AlarmType, RangeRequest, RangeResponse
 from raft.types import NO_NODE
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kvstore.server.node import Node
 
 
-class Service(KvCalls, LeaseCalls, ClusterCalls):
+class Service(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls):
     """One method a call: ``call(request, caller, reply)``.
 
     ``reply`` is called exactly once, on the loop, perhaps before the method returns: with a

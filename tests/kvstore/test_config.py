@@ -280,13 +280,10 @@ def test_what_may_be_ignored_is_named_in_a_warning(line):
         ("peer-transport-security: {auto-tls: true}", "TLS"),
         ("client-transport-security: true", "TLS"),
         ("cert-file: a.pem", "TLS"),
-        ('auto-compaction-retention: "1"', "POST /v3/kv/compaction"),
-        ("auto-compaction-retention: 5m", "POST /v3/kv/compaction"),
         ("wal-dir: /wal", "data directory"),
         ("discovery: https://discovery.etcd.io/x", "--initial-cluster"),
         ("discovery-srv: example.com", "--initial-cluster"),
         ("force-new-cluster: true", "cannot leave"),
-        ("auth-token: jwt,pub-key=a", "authentication"),
         ("proxy: 'on'", "proxy"),
         ("experimental-enable-v2v3: /x", "v2"),
     ],
@@ -303,10 +300,23 @@ def test_flags_and_variables_of_etcd_are_judged_alike_and_the_stronger_source_co
         load({}, {"ETCD_CERT_FILE": "a.pem"}, read_nothing)
     with pytest.raises(ConfigError, match=r"^--wal-dir: not supported"):
         load({"wal-dir": "/wal"}, {}, read_nothing)
-    environ = {"ETCD_AUTO_COMPACTION_RETENTION": "1", "ETCD_ENABLE_PPROF": "true"}
-    loaded = load({"auto-compaction-retention": "0"}, environ, read_nothing)
+    environ = {"ETCD_WAL_DIR": "/wal", "ETCD_ENABLE_PPROF": "true"}
+    loaded = load({"wal-dir": ""}, environ, read_nothing)
     assert loaded.warnings == ["ETCD_ENABLE_PPROF: not supported in this version, ignored"]
-    assert load({}, {"ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME": "0s"}, read_nothing).warnings == []
+    assert load({}, {"ETCD_EXPERIMENTAL_MEMORY_MLOCK": "false"}, read_nothing).warnings == []
+
+
+@pytest.mark.parametrize(("given", "found"), [("true", True), ("FALSE", False)])
+def test_a_switch_is_true_or_false(given, found):
+    environ = {"ETCD_STRICT_RECONFIG_CHECK": given}
+    assert load({}, environ, read_nothing).config.strict_reconfig_check is found
+    assert load_yaml(f"strict-reconfig-check: {given}").config.strict_reconfig_check is found
+
+
+@pytest.mark.parametrize("line", ["strict-reconfig-check: 1", "strict-reconfig-check: yess"])
+def test_a_switch_is_nothing_else(line):
+    with pytest.raises(ConfigError, match=r"^strict-reconfig-check in c\.yaml"):
+        load_yaml(line)
 
 
 def test_no_setting_is_both_ours_and_absent():

@@ -357,8 +357,10 @@ def test_serve_takes_the_flags_of_etcd_that_it_does_not_have(run, monkeypatch):
         raise ConfigError("seen")
 
     monkeypatch.setattr(serve, "load", note_and_refuse)
-    assert run("serve", "--enable-pprof", "--wal-dir=/w", "--experimental-corrupt-check-time=1m")[0]
-    assert seen.pop() == {"enable-pprof": "true", "wal-dir": "/w", "corrupt-check-time": "1m"}
+    assert run("serve", "--enable-pprof", "--wal-dir=/w", "--experimental-memory-mlock=x")[0]
+    assert seen.pop() == {"enable-pprof": "true", "wal-dir": "/w", "memory-mlock": "x"}
+    assert run("serve", "--strict-reconfig-check", "--max-learners=2")[0]
+    assert seen.pop() == {"strict-reconfig-check": "true", "max-learners": "2"}
     for flag in ABSENT:
         run("serve", f"--{flag}=x")
         assert seen.pop() == {flag: "x"}
