@@ -1,6 +1,7 @@
 """How does a program call the store? A small synchronous client that imports no server."""
 
-from kvstore.client.client import Client, prefix_end
+from kvstore.client.calls import prefix_end
+from kvstore.client.client import Client
 from kvstore.client.transport import UnreachableError
 from kvstore.client.watch import Watch, WatchCanceledError
 
