@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore import commands
+from kvstore.auth.identity import NOBODY, SYSTEM, Identity
 from kvstore.errors import ErrorKind, KvError
 from kvstore.server.pacing import answer
 from raft.errors import RejectReason
@@ -111,6 +112,7 @@ class Proposals:
         reply: Callable[["Outcome | KvError"], None],
         deadline: float,
         *,
+        identity: Identity = NOBODY,
         internal: bool = False,
         once: bool = False,
     ) -> None:
@@ -122,7 +124,9 @@ class Proposals:
             reply: Gets the ``Outcome`` of apply, or a ``KvError`` (an ``UnknownOutcomeError`` if
                 the command may yet happen).
             deadline: When to give up, on the loop's clock, in seconds.
-            internal: The member's own proposal: not counted against the clients' limits.
+            identity: Whose permissions are asked for again when it is applied.
+            internal: The member's own proposal: not counted against the clients' limits, and no
+                permission is asked for.
             once: Never propose it again: it says how things are now.
         """
         pending = self._pending
@@ -136,7 +140,18 @@ class Proposals:
             return
         self._sequence = sequence = self._sequence + 1
         low_watermark = next(iter(pending)) if pending else sequence
-        data = commands.encode(self._member, self._incarnation, sequence, low_watermark, kind, body)
+        if internal:
+            identity = SYSTEM
+        data = commands.encode(
+            self._member,
+            self._incarnation,
+            sequence,
+            low_watermark,
+            kind,
+            body,
+            identity.user,
+            identity.revision,
+        )
         entry = Pending(data, reply, deadline, internal=internal, once=once)
         pending[sequence] = entry
         self.bytes_waiting += len(data)

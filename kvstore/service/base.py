@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kvstore.auth.identity import NOBODY, Identity
 from kvstore.commands import Body, Kind
 from kvstore.errors import Code, ErrorKind, KvError, UnknownOutcomeError
 from kvstore.server.pacing import SlicedTask
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from kvstore.budget import Budget, Sliced
     from kvstore.server.node import Node
     from kvstore.service.caller import Caller
+    from kvstore.types import Record
 
 log = logging.getLogger("kvstore.service")
 
@@ -63,6 +65,26 @@ class Calls:
             return True
         return False
 
+    def _admit(
+        self,
+        request: "Record",  # noqa: ARG002
+        caller: "Caller",  # noqa: ARG002
+        reply: Callable[[Any], None],  # noqa: ARG002
+        then: Callable[[Identity], None],
+    ) -> None:
+        """Go on as whoever the caller proves to be, if they may do this; else refuse.
+
+        The first step of every call. Exactly one of ``then`` and ``reply`` is called, perhaps
+        before this returns, perhaps later on the loop.
+
+        Args:
+            request: What is asked for: a request of the API, or the body of a command.
+            caller: Carries the token.
+            reply: Gets the refusal, a ``KvError``.
+            then: Gets the identity to propose with; ``NOBODY`` while authentication is off.
+        """
+        then(NOBODY)
+
     def _propose(
         self,
         kind: Kind,
@@ -70,10 +92,13 @@ class Calls:
         caller: "Caller",
         reply: Callable[[Any], None],
         finish: Callable[[Any], None] | None = None,
+        *,
+        identity: Identity = NOBODY,
     ) -> None:
         """Put a command through the log and answer with its response, its header filled in.
 
-        ``finish`` may change the response before it goes out.
+        ``finish`` may change the response before it goes out. ``identity`` is whom ``_admit``
+        admitted.
         """
         if self._refused(caller, reply):
             return
@@ -93,7 +118,7 @@ class Calls:
                     finish(response)
             reply(response)
 
-        self._proposals.submit(kind, body, decided, self._deadline(caller))
+        self._proposals.submit(kind, body, decided, self._deadline(caller), identity=identity)
 
     def _read(
         self, caller: "Caller", reply: Callable[[Any], None], then: Callable[[], None]

@@ -3,7 +3,8 @@
 from typing import Any
 
 from kvstore.apply import Outcome
-from kvstore.commands import Kind, decode, decode_body
+from kvstore.auth.identity import NOBODY, Identity
+from kvstore.commands import SYSTEM_AUTH_REVISION, Kind, decode, decode_body
 from kvstore.errors import ErrorKind, KvError, UnknownOutcomeError
 from kvstore.server.proposals import RESEND_TICKS_MAX, Proposals
 from kvstore.types import PutRequest, PutResponse
@@ -41,13 +42,23 @@ class Desk:
     def _wake(self) -> None:
         self.wakes += 1
 
-    def submit(self, number: int, deadline: float = FAR, **options: bool) -> None:
+    def submit(
+        self,
+        number: int,
+        deadline: float = FAR,
+        *,
+        internal: bool = False,
+        once: bool = False,
+        identity: Identity = NOBODY,
+    ) -> None:
         self.proposals.submit(
             Kind.PUT,
             PutRequest(b"%d" % number, bytes(100)),
             lambda answer: self.answers.append((number, answer)),
             deadline,
-            **options,
+            internal=internal,
+            once=once,
+            identity=identity,
         )
 
     def sent(self) -> list[int]:
@@ -322,3 +333,16 @@ def test_one_who_breaks_on_hearing_the_answer_stops_nobody(caplog: Any) -> None:
     desk.proposals.resolve(outcome(2))
     assert [number for number, _ in desk.answers] == [2]
     assert "an answer could not be delivered" in caplog.text
+
+
+def test_a_proposal_carries_the_identity_that_it_was_submitted_with() -> None:
+    desk = Desk()
+    desk.submit(1, identity=Identity("alice", 7))
+    desk.submit(2)
+    desk.submit(3, internal=True)
+    sent = [decode(proposal.data) for proposal in desk.proposals.take_unsent()]
+    assert [(command.user, command.auth_revision) for command in sent] == [
+        ("alice", 7),
+        ("", 0),
+        ("", SYSTEM_AUTH_REVISION),
+    ]
