@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Self
 
+from kvstore.client.auth import AuthCalls
 from kvstore.client.cluster import ClusterCalls
+from kvstore.client.concurrency import ConcurrencyCalls
 from kvstore.client.kv import KvCalls
 from kvstore.client.lease import LeaseCalls
 from kvstore.client.maintenance import MaintenanceCalls
-from kvstore.client.transport import Transport
+from kvstore.client.transport import Login, Transport
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,12 +20,15 @@ TIMEOUT_SECONDS: Final = 10.0
 """Longer than a server takes to give up (5 s and two election timeouts), so that it can say why."""
 
 
-class Client(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls):
+class Client(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls, AuthCalls, ConcurrencyCalls):
     """Calls the cluster over its endpoints; the first that works is kept. Not for several threads.
 
     Args:
         endpoints: URLs of members, ``http://host:port``.
         timeout: Seconds that one call may take in all, fail-over included.
+        user: Who asks, where authentication is on. The client fetches a token by itself, and a new
+            one when that is not good any more.
+        password: Theirs.
 
     Every method raises ``KvError`` for an answer that is an error, ``UnreachableError`` if no
     endpoint took the call, and, if it writes, ``UnknownOutcomeError`` if nobody knows whether it
@@ -32,8 +37,16 @@ class Client(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls):
 
     __slots__ = ()
 
-    def __init__(self, endpoints: Sequence[str], timeout: float = TIMEOUT_SECONDS) -> None:
-        super().__init__(Transport(endpoints, timeout))
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        timeout: float = TIMEOUT_SECONDS,
+        *,
+        user: str = "",
+        password: str = "",
+    ) -> None:
+        login = Login(user, password) if user else None
+        super().__init__(Transport(endpoints, timeout, login))
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ What is known after a failure:
   write: a read is tried again, **a write has an unknown outcome** and is never sent twice.
 - "no leader" and "too many requests" refuse a call before it is proposed: tried again after a
   pause.
+- A token that is not (any more) good refuses a call as well: once a call, a new one is asked for.
 """
 
 from __future__ import annotations
@@ -29,15 +30,36 @@ CONNECT_SECONDS: Final = 2.0
 PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)
 PAUSE_SECONDS_MAX: Final = 0.5
 
-_REFUSED: Final = frozenset({ErrorKind.NO_LEADER, ErrorKind.TOO_MANY_REQUESTS})
-"""Answers that a server gives only before it proposes."""
-
 _IN_DOUBT: Final = frozenset(
     {Code.CANCELED, Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNAVAILABLE}
 )
 """Codes that, after a write, do not say whether it happened."""
 
+_REFUSED: Final = frozenset(
+    {
+        # Given only before anything is proposed.
+        ErrorKind.NO_LEADER,
+        ErrorKind.TOO_MANY_REQUESTS,
+        ErrorKind.UNHEALTHY,
+        ErrorKind.MEMBER_NOT_ENOUGH_STARTED,
+        ErrorKind.NO_PASSWORD_USER,
+        ErrorKind.UNKNOWN_METHOD,
+        ErrorKind.PASSWORD_TOO_LONG,
+        ErrorKind.NOT_PRIMARY_LESSOR,
+        ErrorKind.ELECTION_NO_LEADER,
+        ErrorKind.ELECTION_NOT_LEADER,
+        ErrorKind.ELECTION_LEADER_MISSING,
+    }
+)
+"""Answers that say, in spite of their code, that nothing has happened."""
+
+STALE_TOKEN: Final = frozenset(
+    {ErrorKind.INVALID_AUTH_TOKEN, ErrorKind.AUTH_OLD_REVISION, ErrorKind.USER_EMPTY}
+)
+"""Answers that a new token may change; nothing has happened."""
+
 _KINDS: Final = {(kind.code, kind.message): kind for kind in ErrorKind}
+_KINDS_BY_MESSAGE: Final = {kind.message: kind for kind in ErrorKind}
 _CODES_BY_STATUS: Final = {
     400: Code.INVALID_ARGUMENT,
     401: Code.UNAUTHENTICATED,
@@ -113,15 +135,35 @@ def _is_idle(connection: http.client.HTTPConnection) -> bool:
     return not readable
 
 
-class Transport:
-    """Sends calls to the first endpoint that works, and stays with it. Not for several threads."""
+class Login:
+    """Who asks, and the token that stands for it: None before it was asked for, "" without auth."""
 
-    __slots__ = ("_clock", "_first", "_pause", "endpoints", "timeout_seconds")
+    __slots__ = ("name", "password", "token")
+
+    def __init__(self, name: str, password: str) -> None:
+        self.name = name
+        self.password = password
+        self.token: str | None = None
+
+
+class Transport:
+    """Sends calls to the first endpoint that works, and stays with it. Not for several threads.
+
+    Args:
+        endpoints: URLs.
+        timeout_seconds: Most that a call may take.
+        login: Who asks; None: nobody.
+        clock: Seconds that only go forward.
+        pause: Waits so many seconds.
+    """
+
+    __slots__ = ("_clock", "_first", "_pause", "endpoints", "login", "timeout_seconds")
 
     def __init__(
         self,
         endpoints: Sequence[str],
         timeout_seconds: float,
+        login: Login | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
@@ -130,9 +172,14 @@ class Transport:
             raise ValueError("a client needs at least one endpoint, http://host:port")
         self.endpoints = [Endpoint(url) for url in endpoints]
         self.timeout_seconds = timeout_seconds
+        self.login = login
         self._first = 0
         self._clock = clock
         self._pause = pause
+
+    def rest(self) -> None:
+        """Wait a little before an endpoint is tried again."""
+        self._pause(PAUSE_SECONDS_MAX)
 
     def close(self) -> None:
         """Close all connections."""
@@ -154,7 +201,54 @@ class Transport:
             KvError: The server's answer is an error.
         """
         deadline = self._clock() + self.timeout_seconds
-        order = [only] if only else self.endpoints[self._first :] + self.endpoints[: self._first]
+        if self.login is None:
+            return self._call(path, body, deadline, safe=safe, only=only)
+        if self.login.token is None:
+            self._log_in(self.login, deadline, only)
+        try:
+            return self._call(path, body, deadline, safe=safe, only=only)
+        except KvError as error:
+            if not is_stale_token(error):
+                raise
+        self._log_in(self.login, deadline, only)
+        return self._call(path, body, deadline, safe=safe, only=only)
+
+    def headers(self) -> dict[str, str]:
+        """What every request says about itself."""
+        found = {"Content-Type": "application/json"}
+        if self.login is not None and self.login.token:
+            found["Authorization"] = self.login.token
+        return found
+
+    def log_in(self, *, anew: bool = False) -> None:
+        """See to it that there is a token, if there is somebody to ask for one.
+
+        Raises:
+            KvError: AUTH_FAILED, and whatever a call may raise.
+        """
+        login = self.login
+        if login is not None and (anew or login.token is None):
+            self._log_in(login, self._clock() + self.timeout_seconds, None)
+
+    def _log_in(self, login: Login, deadline: float, only: Endpoint | None) -> None:
+        # A token is known to a member once it has applied it: one that is to be asked alone is
+        # asked for the token too, since it may lag.
+        login.token = ""
+        body = msgspec.json.encode({"name": login.name, "password": login.password})
+        try:
+            answer = self._call("/v3/auth/authenticate", body, deadline, safe=True, only=only)
+        except KvError as error:
+            if error == ErrorKind.AUTH_NOT_ENABLED.error():
+                return
+            login.token = None
+            raise
+        with contextlib.suppress(msgspec.DecodeError, AttributeError):
+            login.token = str(msgspec.json.decode(answer).get("token", ""))
+
+    def _call(
+        self, path: str, body: bytes, deadline: float, *, safe: bool, only: Endpoint | None
+    ) -> bytes:
+        order = self.in_order(only)
         pauses = itertools.chain(PAUSES_SECONDS, itertools.repeat(PAUSE_SECONDS_MAX))
         while True:
             last_refusal: KvError | None = None
@@ -187,6 +281,10 @@ class Transport:
                 raise last_refusal
             self._pause(pause)
 
+    def in_order(self, only: Endpoint | None = None) -> list[Endpoint]:
+        """The endpoints to try, the one that worked last first."""
+        return [only] if only else self.endpoints[self._first :] + self.endpoints[: self._first]
+
     def _attempt(
         self, endpoint: Endpoint, path: str, body: bytes, seconds: float, *, safe: bool
     ) -> bytes:
@@ -194,16 +292,18 @@ class Transport:
             connection = endpoint.connect(seconds)
             assert connection.sock is not None, "a connection without a socket"
             connection.sock.settimeout(seconds)
-            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            connection.request("POST", path, body, self.headers())
         except OSError as error:
             endpoint.close()
-            raise UnreachableError(Code.UNAVAILABLE, f"{endpoint.url}: {_words(error)}") from error
+            raise UnreachableError(
+                Code.UNAVAILABLE, f"{endpoint.url}: {words_of(error)}"
+            ) from error
         try:
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
             endpoint.close()
-            words = f"no answer from {endpoint.url}: {_words(error)}"
+            words = f"no answer from {endpoint.url}: {words_of(error)}"
             if safe:
                 raise UnreachableError(Code.UNAVAILABLE, words) from error
             raise UnknownOutcomeError(
@@ -228,9 +328,30 @@ def refusal(status: int, answer: bytes, *, safe: bool) -> KvError:
 def error_for(code: Code, message: str, *, safe: bool) -> KvError:
     """A typed error, in doubt where a write might have happened."""
     kind = _KINDS.get((code, message))
-    if not safe and code in _IN_DOUBT and kind not in _REFUSED:
+    if not safe and code in _IN_DOUBT and not _says_no(code, message):
         return UnknownOutcomeError(code, message)
     return KvError(code, message, retryable=kind in RETRYABLE)
+
+
+def error_of_reason(reason: str) -> KvError:
+    """The error behind a watch's reason to end, which names one of gRPC's as text."""
+    message = reason.rpartition(" desc = ")[2]
+    kind = _KINDS_BY_MESSAGE.get(message)
+    return KvError(kind.code if kind is not None else Code.CANCELED, message)
+
+
+def _says_no(code: Code, message: str) -> bool:
+    """Whether an error whose code leaves doubt tells by its words that nothing has happened."""
+    kind = _KINDS_BY_MESSAGE.get(message)
+    if kind is None:
+        return False
+    # Locks and elections give every error the code Unknown; the words are those of its own kind.
+    return kind in _REFUSED or (code == Code.UNKNOWN and kind.code not in _IN_DOUBT)
+
+
+def is_stale_token(error: KvError) -> bool:
+    """Whether the same call may succeed with a new token."""
+    return _KINDS.get((error.code, error.message)) in STALE_TOKEN
 
 
 def _unreachable(reasons: list[str]) -> UnreachableError:
@@ -241,5 +362,6 @@ def _unreachable(reasons: list[str]) -> UnreachableError:
     )
 
 
-def _words(error: Any) -> str:
+def words_of(error: Any) -> str:
+    """What an error says, in the fewest words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

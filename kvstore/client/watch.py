@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from kvstore.client import json_codec
-from kvstore.client.transport import PAUSE_SECONDS_MAX, Endpoint, Transport, error_for, refusal
+from kvstore.client.transport import (
+    PAUSE_SECONDS_MAX,
+    Endpoint,
+    Transport,
+    error_for,
+    error_of_reason,
+    is_stale_token,
+    refusal,
+)
 from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.types import WatchCreateRequest, WatchRequest, WatchResponse
 
@@ -134,6 +142,8 @@ class Watch:
         deadline = self._clock() + self._transport.timeout_seconds
         endpoints = self._transport.endpoints
         last = "the time was up"
+        renewed = False
+        self._transport.log_in()
         while self._clock() < deadline and not self._closing.is_set():
             for turn in range(len(endpoints)):
                 endpoint = endpoints[(self._position + turn) % len(endpoints)]
@@ -144,9 +154,14 @@ class Watch:
                     break
                 try:
                     self._open_on(endpoint, seconds)
-                except KvError:
+                except KvError as error:
                     self._drop()
-                    raise
+                    if renewed or self._transport.login is None or not is_stale_token(error):
+                        raise
+                    renewed = True
+                    last = error.message
+                    self._transport.log_in(anew=True)
+                    continue
                 except (OSError, http.client.HTTPException, _StreamLostError) as error:
                     last = f"{endpoint.url}: {error}"
                     self._drop()
@@ -169,7 +184,7 @@ class Watch:
         self._socket.settimeout(min(seconds, self._idle_seconds))
         wanted = msgspec.structs.replace(self._request, start_revision=self.next_revision)
         body = json_codec.encode(WatchRequest(create_request=wanted))
-        connection.request("POST", "/v3/watch", body, {"Content-Type": "application/json"})
+        connection.request("POST", "/v3/watch", body, self._transport.headers())
         # The answer's head comes with the first response, not before.
         self._response = connection.getresponse()
         if self._response.status != http.client.OK:
@@ -218,7 +233,8 @@ class Watch:
                     f"{kind.message}; the oldest that is left is {response.compact_revision}",
                     response.compact_revision,
                 )
-            raise WatchCanceledError(Code.CANCELED, response.cancel_reason or "canceled", 0)
+            reason = error_of_reason(response.cancel_reason or "canceled")
+            raise WatchCanceledError(reason.code, reason.message, 0)
         return response
 
 

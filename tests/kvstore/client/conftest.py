@@ -27,6 +27,7 @@ class Script:
     def __init__(self):
         self.connections = defaultdict(deque)
         self.requests = []
+        self.headers = []
         self._threads = []
         self._sockets = []
 
@@ -61,6 +62,8 @@ class Script:
                     if line.lower().startswith(b"content-length")
                 )
                 path = head[0].split()[1].decode()
+                lines = [line.decode().strip().partition(": ") for line in head[1:]]
+                self.headers.append({name: value for name, _, value in lines})
                 self.requests.append((url, path, reader.read(length)))
                 if step is self.close:
                     return
