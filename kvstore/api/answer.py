@@ -30,6 +30,10 @@ Outcome: TypeAlias = Any
 Reply: TypeAlias = Callable[[Outcome], None]
 
 
+Leave: TypeAlias = Callable[[], None]
+"""Tells a call that its caller went away; harmless after the reply, and more than once."""
+
+
 class Answer:
     """A whole response.
 
@@ -59,11 +63,12 @@ class Answer:
 class Pending(NamedTuple):
     """A call that is ready to go: ``begin`` it with a reply, ``finish`` what the reply was given.
 
-    ``begin`` never raises, and calls back exactly once, perhaps before it returns. ``finish`` runs
+    ``begin`` never raises, and calls back exactly once, perhaps before it returns; a call that may
+    take long returns how to tell it that its caller went away. ``finish`` runs
     in the lane's own time: a big answer is not encoded in the middle of somebody else's turn.
     """
 
-    begin: Callable[[Reply], None]
+    begin: Callable[[Reply], Leave | None]
     finish: Callable[[Outcome], Answer]
 
 

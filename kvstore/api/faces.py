@@ -2,38 +2,38 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from kvstore.api.answer import CORS, V3_HEAD, Answer, Pending, error_answer
+from kvstore.api.access import Access
+from kvstore.api.answer import CORS, V3_HEAD, Answer, error_answer
 from kvstore.api.backend import Service
 from kvstore.api.caller_headers import caller_of
-from kvstore.api.exchange import Exchange
-from kvstore.api.health import health, unknown_path, version, wrong_method
 from kvstore.api.http1 import Closing, Lane, Written, read_body, send_continue, wants_continue
 from kvstore.api.limits import ApiLimits, Counters
+from kvstore.api.plain import PlainPaths
 from kvstore.api.rest.calls import CORS as REST_CORS
 from kvstore.api.rest.calls import ERROR_HEAD as REST_ERROR_HEAD
 from kvstore.api.rest.calls import METHODS as REST_METHODS
 from kvstore.api.rest.calls import Rest, method_not_allowed
 from kvstore.api.rest.request import PATH as REST_PATH
 from kvstore.api.rest.request import RestRequest
-from kvstore.api.v3_json.streams import StreamLimits, Streams
-from kvstore.api.v3_json.unary import PREFIXES, UnaryCall, unary_calls
-from kvstore.api.wait import Waiter
+from kvstore.api.running import Running, internal_error
+from kvstore.api.v3_json.decode import Malformed
+from kvstore.api.v3_json.streams import Stream, StreamLimits, Streams
+from kvstore.api.v3_json.table import PREFIXES
+from kvstore.api.v3_json.unary import UnaryCall, unary_calls
+from kvstore.api.wait import finished
+from kvstore.api.websocket import Sockets, wants_websocket
 from kvstore.budget import Budget
 from kvstore.errors import Code, ErrorKind, KvError
-from kvstore.service.caller import Caller
 
 log = logging.getLogger("kvstore.api")
 
 _V3_PATHS: Final = tuple(prefix + "/" for prefix in PREFIXES)
-_METRICS_HEAD: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n" + CORS
-
-_Stream = Callable[[Exchange, Caller], Awaitable[None]]
 
 
 class Faces:
@@ -46,6 +46,7 @@ class Faces:
         counters: what is counted.
         metrics: the text of ``/metrics``.
         new_budget: makes the budget of a slice of work on the loop.
+        access: who may ask.
     """
 
     def __init__(
@@ -56,32 +57,30 @@ class Faces:
         counters: Counters,
         metrics: Callable[[], bytes],
         new_budget: Callable[[], Budget],
+        access: Access,
     ) -> None:
-        self._service = service
         self._limits = limits
         self._lane = lane
         self._counters = counters
-        self._metrics = metrics
+        self._access = access
+        self._is_open = access.is_open
         self._json_bytes_max = limits.json_body_bytes_max
+        self._plain = PlainPaths(service, metrics)
+        self._rest = Rest(service)
+        self._running = Running(counters)
         self._unary = unary_calls(service, limits.json_values_max)
         stream_limits = StreamLimits(
             request_bytes_max=limits.json_body_bytes_max, watch_bytes_max=limits.watch_bytes_max
         )
-        streams = Streams(service, stream_limits, new_budget)
-        self._streams: dict[str, _Stream] = {}
-        for prefix in PREFIXES:
-            self._streams[prefix + "/watch"] = streams.watch
-            self._streams[prefix + "/lease/keepalive"] = streams.keep_alive
-        self._rest = Rest(service)
-        self._open_streams: set[asyncio.Task[None]] = set()
+        self._streams = Streams(service, stream_limits, new_budget).by_path()
+        self._sockets = Sockets(self._unary, self._streams, limits, self._running)
 
     def end_streams(self) -> None:
-        """Tell every open stream that the server stops."""
-        for task in self._open_streams:
-            task.cancel()
+        """Tell everything that would go on for long that the server stops."""
+        self._running.end_all()
 
     async def handle(self, request: web.BaseRequest) -> Written:
-        """Answer a request, whatever it is.
+        """Answer a request of a client, whatever it is.
 
         Raises:
             ConnectionError: the client is gone.
@@ -90,6 +89,8 @@ class Faces:
         path, _, query = request.raw_path.partition("?")
         head = V3_HEAD
         try:
+            if not self._is_open and (refusal := self._access.refusal(request.headers)):
+                return await self._answer(request, refusal)
             call = self._unary.get(path)
             if call is not None and request.method == "POST":
                 answer = await self._call(request, call)
@@ -99,8 +100,11 @@ class Faces:
                     path = urlsplit(path).path
                 if path.startswith(REST_PATH):
                     head = REST_ERROR_HEAD
-                if path in self._streams and request.method == "POST":
-                    return await self._stream(request, self._streams[path])
+                elif path.startswith(_V3_PATHS):
+                    if request.method == "POST" and path in self._streams:
+                        return await self._stream(request, self._streams[path])
+                    if request.method == "GET" and wants_websocket(request):
+                        return await self._socket(request, path)
                 answer = await self._other(request, path, query)
         except KvError as error:
             answer = error_answer(error, head)
@@ -110,7 +114,18 @@ class Faces:
         except Exception:
             log.exception("a request to %s failed by a mistake of the server's own", path)
             self._counters.surprises += 1
-            answer = error_answer(_internal(), head)
+            answer = error_answer(internal_error(), head)
+        return await self._answer(request, answer)
+
+    async def handle_metrics(self, request: web.BaseRequest) -> Written:
+        """Answer a request at ``--listen-metrics-urls``, where only the plain paths are.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        self._counters.requests += 1
+        path, _, query = request.raw_path.partition("?")
+        answer = await self._plain.answer(request.method, path, query, metrics_only=True)
         return await self._answer(request, answer)
 
     async def _answer(
@@ -122,7 +137,13 @@ class Faces:
 
     async def _call(self, request: web.BaseRequest, call: UnaryCall) -> Answer:
         body = await read_body(request, self._json_bytes_max, self._limits.body_seconds)
-        return await _outcome(call.pending(body, caller_of(request.headers)))
+        caller = caller_of(request.headers)
+        pending = call.pending(body, caller)
+        if not call.is_patient:
+            return await finished(pending)
+        if self._lane.is_draining:
+            raise ErrorKind.STOPPED.error()
+        return await self._running.patiently(pending, caller.timeout_seconds)
 
     async def _other(self, request: web.BaseRequest, path: str, query: str) -> Answer:
         method = request.method
@@ -135,15 +156,7 @@ class Faces:
         if path.startswith("/v1/"):
             message = f"Not Found: keys are at {REST_PATH}, all at {REST_PATH}?prefix"
             return error_answer(KvError(Code.NOT_FOUND, message), REST_ERROR_HEAD)
-        if path not in ("/health", "/version", "/metrics"):
-            return unknown_path()
-        if method != "GET":
-            return wrong_method()
-        if path == "/health":
-            return await _outcome(health(self._service, query))
-        if path == "/version":
-            return version(self._service)
-        return Answer(self._metrics(), None, 200, _METRICS_HEAD)
+        return await self._plain.answer(method, path, query)
 
     async def _rest_call(self, request: web.BaseRequest, path: str, query: str) -> Answer:
         method = request.method
@@ -156,21 +169,10 @@ class Faces:
             limits = self._limits
             body = await read_body(request, limits.raw_body_bytes_max, limits.body_seconds)
         asked = RestRequest(method, path[len(REST_PATH) :], query, request.headers, body)
-        return await _outcome(self._rest.pending(asked, caller_of(request.headers)))
+        return await finished(self._rest.pending(asked, caller_of(request.headers)))
 
-    def _failure(self, task: "asyncio.Task[None]") -> KvError | None:
-        """How a stream ended by itself: well, or with an error to tell its client."""
-        failure = task.exception()
-        if failure is None or isinstance(failure, KvError):
-            return failure
-        if isinstance(failure, ConnectionError):
-            raise failure
-        log.error("a stream failed by a mistake of the server's own", exc_info=failure)
-        self._counters.surprises += 1
-        return _internal()
-
-    async def _stream(self, request: web.BaseRequest, stream: _Stream) -> Written:
-        """Run a stream until it ends, its time is over, or the server stops."""
+    async def _stream(self, request: web.BaseRequest, stream: Stream) -> Written:
+        """Run a stream over a request and its response."""
         lane = self._lane
         if lane.is_draining:
             raise ErrorKind.STOPPED.error()
@@ -178,35 +180,19 @@ class Faces:
         if wants_continue(request):
             send_continue(request)
         exchange = lane.exchange(request, V3_HEAD)
-        task = asyncio.ensure_future(stream(exchange, caller))
-        self._open_streams.add(task)
-        self._counters.streams_open += 1
-        error: KvError | None = None
-        try:
-            done, _ = await asyncio.wait([task], timeout=caller.timeout_seconds)
-            if not done:
-                error = ErrorKind.DEADLINE_EXCEEDED.error()
-            elif task.cancelled():
-                error = ErrorKind.STOPPED.error()
-            else:
-                error = self._failure(task)
-        finally:
-            self._counters.streams_open -= 1
-            self._open_streams.discard(task)
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+        error = await self._running.stream(stream(exchange, caller), caller.timeout_seconds)
+        if isinstance(error, Malformed) and not exchange.is_open:
+            return await self._answer(request, error_answer(error), closes=True)
         return await lane.end_exchange(request, exchange, error, V3_HEAD)
 
-
-async def _outcome(pending: Pending) -> Answer:
-    waiter = Waiter()
-    pending.begin(waiter)
-    return pending.finish(await waiter.wait())
-
-
-def _internal() -> KvError:
-    return KvError(Code.INTERNAL, "kvstore: internal error")
+    async def _socket(self, request: web.BaseRequest, path: str) -> Written:
+        """Run any call over a websocket, which takes the connection with it when it ends."""
+        if self._lane.is_draining:
+            raise ErrorKind.STOPPED.error()
+        refusal = await self._sockets.serve(request, path)
+        if refusal is not None:
+            return await self._answer(request, refusal, closes=True)
+        return self._lane.closing
 
 
 def _no_such_call(exists: bool) -> Answer:

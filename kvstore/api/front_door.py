@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from kvstore.api.access import Access
 from kvstore.api.backend import Service
 from kvstore.api.doorman import Doorman
 from kvstore.api.faces import Faces
 from kvstore.api.http1 import Clock, Lane
-from kvstore.api.http1_server import HttpServer
+from kvstore.api.http1_server import Handler, HttpServer
 from kvstore.api.limits import ApiLimits, Counters
 from kvstore.budget import Budget
 
 log = logging.getLogger("kvstore.api")
 
 _BACKLOG: Final = 1024
+EVERYBODY: Final = Access()
+"""No rules."""
 
 
 class FrontDoor:
@@ -27,6 +30,7 @@ class FrontDoor:
         limits: what clients may use.
         metrics: the text of ``/metrics``.
         new_budget: makes the budget of a slice of work on the loop.
+        access: who may ask.
 
     To be made on the event loop that it serves.
     """
@@ -37,15 +41,20 @@ class FrontDoor:
         limits: ApiLimits,
         metrics: Callable[[], bytes],
         new_budget: Callable[[], Budget],
+        access: Access = EVERYBODY,
     ) -> None:
         self.counters = Counters()
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._lane = Lane(Clock(self._loop), limits.stall_seconds)
-        self._faces = Faces(service, limits, self._lane, self.counters, metrics, new_budget)
-        self._server = HttpServer(self._faces.handle, limits, self.counters, self._count_lost)
-        self._doormen: set[Doorman] = set()
+        self._lane = Lane(Clock(self._loop), limits.stall_seconds, access)
+        self._faces = Faces(service, limits, self._lane, self.counters, metrics, new_budget, access)
+        self._clients = self._doorway(self._faces.handle)
+        self._watchers = self._doorway(self._faces.handle_metrics)
         self._listeners: list[asyncio.Server] = []
+
+    def _doorway(self, handler: Handler) -> "Doorway":
+        server = HttpServer(handler, self._limits, self.counters, self._count_lost)
+        return Doorway(server, self._limits, self.counters, self._loop)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -56,27 +65,33 @@ class FrontDoor:
             for listener_socket in listener.sockets
         ]
 
-    async def start(self, urls: Sequence[str]) -> None:
+    async def start(self, urls: Sequence[str], metrics_urls: Sequence[str] = ()) -> None:
         """Listen on each of ``http://host:port``.
+
+        Args:
+            urls: where clients are served.
+            metrics_urls: where metrics and health are, and nothing else.
 
         Raises:
             OSError: an address is in use or not ours.
         """
         for url in urls:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-            assert host is not None, f"{url} was checked with the configuration"
-            assert port is not None, f"{url} was checked with the configuration"
-            # A name with an IPv4 and an IPv6 address would open two sockets, and fail where the
-            # second is switched off.
-            listener = await self._loop.create_server(
-                self._doorman,
-                "127.0.0.1" if host == "localhost" else host,
-                port,
-                backlog=_BACKLOG,
-            )
-            self._listeners.append(listener)
+            await self._listen(url, self._clients)
             log.info("serving clients on %s", url)
+        for url in metrics_urls:
+            await self._listen(url, self._watchers)
+            log.info("serving metrics and health on %s", url)
+
+    async def _listen(self, url: str, doorway: "Doorway") -> None:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        assert host is not None, f"{url} was checked with the configuration"
+        assert port is not None, f"{url} was checked with the configuration"
+        # A name with an IPv4 and an IPv6 address would open two sockets, and fail where the
+        # second is switched off.
+        address = "127.0.0.1" if host == "localhost" else host
+        listener = await self._loop.create_server(doorway.doorman, address, port, backlog=_BACKLOG)
+        self._listeners.append(listener)
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more connections, finish what is under way, end the streams, and close.
@@ -87,23 +102,59 @@ class FrontDoor:
         self._lane.is_draining = True
         for listener in self._listeners:
             listener.close()
-        for doorman in list(self._doormen):
-            doorman.close()
         self._faces.end_streams()
-        self._server.pre_shutdown()
-        # aiohttp waits so long twice, before and after it tells handlers, and 0 would be for ever.
-        await self._server.shutdown(max(grace_seconds / 2, 0.001))
+        await asyncio.gather(
+            self._clients.close(grace_seconds), self._watchers.close(grace_seconds)
+        )
         for listener in self._listeners:
             await listener.wait_closed()
 
-    def _doorman(self) -> Doorman:
+    def _count_lost(self) -> None:
+        self.counters.connections_open -= 1
+
+
+class Doorway:
+    """The way in to one server, and the doormen who stand in it.
+
+    Args:
+        server: serves the connections.
+        limits: of connections.
+        counters: what is counted.
+        loop: the event loop.
+    """
+
+    __slots__ = ("_counters", "_doormen", "_limits", "_loop", "_server")
+
+    def __init__(
+        self,
+        server: HttpServer,
+        limits: ApiLimits,
+        counters: Counters,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._server = server
+        self._limits = limits
+        self._counters = counters
+        self._loop = loop
+        self._doormen: set[Doorman] = set()
+
+    def doorman(self) -> Doorman:
+        """Somebody for a new connection."""
         return Doorman(self, self._loop.call_later, self._limits.head_seconds)
+
+    async def close(self, grace_seconds: float) -> None:
+        """Send away whoever waits, finish what is under way, and close."""
+        for doorman in list(self._doormen):
+            doorman.close()
+        self._server.pre_shutdown()
+        # aiohttp waits so long twice, before and after it tells handlers, and 0 would be for ever.
+        await self._server.shutdown(max(grace_seconds / 2, 0.001))
 
     # What the doormen need.
 
     def enter(self, doorman: Doorman) -> bool:
         """A connection came; False if there is no room for it."""
-        counters = self.counters
+        counters = self._counters
         if counters.connections_open >= self._limits.max_connections:
             counters.connections_refused += 1
             return False
@@ -115,7 +166,7 @@ class FrontDoor:
     def leave(self, doorman: Doorman) -> None:
         """It went before it asked for anything."""
         self._doormen.discard(doorman)
-        self.counters.connections_open -= 1
+        self._counters.connections_open -= 1
 
     def admit(self, doorman: Doorman, transport: asyncio.Transport, first: bytes) -> None:
         """Serve a connection whose first head is there."""
@@ -127,7 +178,4 @@ class FrontDoor:
 
     def count_late(self) -> None:
         """A client did not finish its head in time."""
-        self.counters.late_heads += 1
-
-    def _count_lost(self) -> None:
-        self.counters.connections_open -= 1
+        self._counters.late_heads += 1

@@ -10,13 +10,14 @@ from typing import Final
 
 from aiohttp import web
 
+from kvstore.api.access import Access
 from kvstore.api.answer import Answer, Refused
 from kvstore.api.error_map import HTTP_STATUS, http_status, reason, stream_error_line
 from kvstore.errors import Code, ErrorKind, KvError
 
 _STATUS_LINES: Final = {
     status: f"HTTP/1.1 {status} {reason(status)}\r\n".encode()
-    for status in sorted({*HTTP_STATUS.values(), 201, 204, 304, 405, 408, 412, 415, 505})
+    for status in sorted({*HTTP_STATUS.values(), 201, 204, 304, 405, 408, 412, 415, 421, 505})
 }
 _BODILESS: Final = frozenset({204, 304})
 _CLOSE: Final = b"Connection: close\r\n"
@@ -139,15 +140,18 @@ class Lane:
     Args:
         clock: for the Date line.
         stall_seconds: how long a client may take nothing of an answer.
+        access: who may read answers.
     """
 
-    __slots__ = ("_clock", "_close", "_keep", "_stall_seconds", "is_draining")
+    __slots__ = ("_clock", "_keep", "_origins", "_stall_seconds", "closing", "is_draining")
 
-    def __init__(self, clock: Clock, stall_seconds: float) -> None:
+    def __init__(self, clock: Clock, stall_seconds: float, access: Access) -> None:
         self._clock = clock
         self._stall_seconds = stall_seconds
+        self._origins = None if access.is_open else access
         self._keep = Written(keep_alive=True)
-        self._close = Written(keep_alive=False)
+        self.closing = Written(keep_alive=False)
+        """Says that the answer is out and the connection at its end."""
         self.is_draining = False
         """Whether connections end with the answer that is under way."""
 
@@ -169,7 +173,7 @@ class Lane:
         if answer.slices is not None and request.method != "HEAD":
             return await self._sliced(request, answer, keeps)
         status = answer.status
-        parts = [_status_line(status), answer.head, self._clock.date_line()]
+        parts = [_status_line(status), self._head(request, answer.head), self._clock.date_line()]
         if not keeps:
             parts.append(_CLOSE)
         elif request.version.minor == 0:
@@ -183,7 +187,10 @@ class Lane:
         # for.
         if transport.get_write_buffer_size() > _PILED_UP_BYTES:
             await self._drain(request, transport)
-        return self._keep if keeps else self._close
+        return self._keep if keeps else self.closing
+
+    def _head(self, request: web.BaseRequest, head: bytes) -> bytes:
+        return head if self._origins is None else self._origins.head(head, request.headers)
 
     async def _sliced(self, request: web.BaseRequest, answer: Answer, keeps: bool) -> Written:
         """Encode and write piece by piece, each when the one before has left room for it."""
@@ -191,7 +198,8 @@ class Lane:
         transport = _transport(request)
         chunked = request.version.minor >= 1
         keeps = keeps and chunked
-        transport.write(self._open_head(answer.status, answer.head, chunked, keeps))
+        head = self._head(request, answer.head)
+        transport.write(self._open_head(answer.status, head, chunked, keeps))
         try:
             for piece in answer.slices:
                 _transport(request).write(_chunk(piece) if chunked else piece)
@@ -203,7 +211,7 @@ class Lane:
             raise
         if chunked:
             _transport(request).write(_LAST_CHUNK)
-        return self._keep if keeps else self._close
+        return self._keep if keeps else self.closing
 
     def _open_head(self, status: int, head: bytes, chunked: bool, keeps: bool) -> bytes:
         framing = _CHUNKED if chunked else b""
@@ -223,7 +231,8 @@ class Lane:
         """A conversation over a request, with these header lines on its response."""
         chunked = request.version.minor >= 1
         keeps = request.keep_alive and chunked
-        return Http1Exchange(request, self._open_head(200, head, chunked, keeps), chunked)
+        lines = self._open_head(200, self._head(request, head), chunked, keeps)
+        return Http1Exchange(request, lines, chunked)
 
     async def end_exchange(
         self,
@@ -239,7 +248,7 @@ class Lane:
         if error is not None and not exchange.is_within_message:
             await exchange.send([stream_error_line(error)])
         keeps = exchange.close() and error is None and request.keep_alive and not self.is_draining
-        return self._keep if keeps else self._close
+        return self._keep if keeps else self.closing
 
 
 class Http1Exchange:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from kvstore.api.answer import Outcome
+from kvstore.api.answer import Answer, Outcome, Pending
 
 _NOTHING: Final = object()
 
@@ -35,3 +35,10 @@ class Waiter:
             self._future = asyncio.get_running_loop().create_future()
             await self._future
         return self._outcome
+
+
+async def finished(pending: Pending) -> Answer:
+    """Begin a call and wait for its answer."""
+    waiter = Waiter()
+    pending.begin(waiter)
+    return pending.finish(await waiter.wait())

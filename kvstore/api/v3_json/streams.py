@@ -1,4 +1,4 @@
-"""The streaming calls: watch and lease keep-alive, one JSON object a line.
+"""The streaming calls: watch, keep-alive, snapshot and observe, one JSON object a line.
 
 As etcd's gateway has them: the end of the body ends a keep-alive stream after its last answer, but
 not a watch, which ends with the connection. A body that is not a sequence of requests is read no
@@ -7,8 +7,9 @@ further; what it asked for until there goes on.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ from kvstore.api.exchange import Exchange
 from kvstore.api.v3_json.decode import decode
 from kvstore.api.v3_json.encode import encode, encode_header, encode_key_value, encode_slices
 from kvstore.api.v3_json.sequence import JsonSequence
+from kvstore.api.v3_json.table import PREFIXES, STREAMS, Row, Shape
 from kvstore.api.wait import Waiter
 from kvstore.budget import Budget
 from kvstore.errors import KvError
@@ -33,6 +35,9 @@ from kvstore.types import (
 )
 
 R = TypeVar("R", bound=Record)
+
+Stream: TypeAlias = Callable[[Exchange, Caller], Coroutine[Any, Any, None]]
+"""Carries one conversation until it ends; raises KvError to end it with an error."""
 
 EVENTS_AT_ONCE: Final = 256
 """A response with more events than this leaves in parts."""
@@ -111,6 +116,14 @@ class Streams:
         self._new_budget = new_budget
         self._shared = SharedEvents()
 
+    def by_path(self) -> dict[str, Stream]:
+        """All streaming paths."""
+        streams: dict[str, Stream] = {"/watch": self.watch, "/lease/keepalive": self.keep_alive}
+        for row in STREAMS:
+            if row.shape is Shape.SERVER_STREAM and hasattr(self._service, row.method):
+                streams[row.path] = partial(self._answers, row)
+        return {prefix + path: stream for prefix in PREFIXES for path, stream in streams.items()}
+
     async def keep_alive(self, exchange: Exchange, caller: Caller) -> None:
         """Answer each LeaseKeepAliveRequest in turn, until the body ends."""
         requests = self._requests(LeaseKeepAliveRequest, exchange)
@@ -144,6 +157,30 @@ class Streams:
             feed.close()
             reader.cancel()
             await asyncio.wait([reader])
+
+    async def _answers(self, row: Row, exchange: Exchange, caller: Caller) -> None:
+        """Send all that the service says to one request."""
+        request = await self._only_request(row.request, exchange)
+        answers: AsyncGenerator[Record, None] = getattr(self._service, row.method)(request, caller)
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                await exchange.send([b'{"result":%b}\n' % encode(answer)])
+                # Whoever has much to say, to a client that takes it all, must let others in.
+                await asyncio.sleep(0)
+
+    async def _only_request(self, message: type[R], exchange: Exchange) -> R:
+        """The first request in a body, which need not have ended; an empty body is one as well.
+
+        Raises:
+            Malformed: it is not this message.
+        """
+        sequence = JsonSequence(self._limits.request_bytes_max)
+        body = b""
+        while not sequence.is_broken and (piece := await exchange.receive()):
+            body += piece
+            if texts := sequence.feed(piece):
+                return decode(message, texts[0])
+        return decode(message, body)
 
     async def _read_watch_requests(
         self, exchange: Exchange, feed: WatchFeed, ready: asyncio.Event

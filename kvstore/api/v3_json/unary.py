@@ -2,56 +2,43 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-from kvstore.api.answer import Answer, Outcome, Pending, error_answer
+from kvstore.api.answer import Answer, Leave, Outcome, Pending, error_answer
 from kvstore.api.backend import Service
 from kvstore.api.v3_json.decode import VALUES_MAX, decode
 from kvstore.api.v3_json.encode import encode, encode_slices, is_big
 from kvstore.api.v3_json.fast import decode_delete_range, decode_put, decode_range, decode_txn
 from kvstore.api.v3_json.prepared import Prepared
+from kvstore.api.v3_json.table import PREFIXES, UNARY, Shape
 from kvstore.errors import KvError
 from kvstore.service.caller import Caller
-from kvstore.types import (
-    AlarmRequest,
-    CompactionRequest,
-    LeaseGrantRequest,
-    LeaseLeasesRequest,
-    LeaseRevokeRequest,
-    LeaseTimeToLiveRequest,
-    MemberListRequest,
-    Record,
-    StatusRequest,
-)
-
-PREFIXES: Final = ("/v3", "/v3beta")
-"""The second is an old name of the first, still served."""
 
 _Decode = Callable[[bytes], Any]
 _Encode = Callable[[Any], bytes]
 
-_ORDINARY: Final[tuple[tuple[str, type[Record], str], ...]] = (
-    ("/kv/compaction", CompactionRequest, "compact"),
-    ("/lease/grant", LeaseGrantRequest, "lease_grant"),
-    ("/lease/revoke", LeaseRevokeRequest, "lease_revoke"),
-    ("/kv/lease/revoke", LeaseRevokeRequest, "lease_revoke"),
-    ("/lease/timetolive", LeaseTimeToLiveRequest, "lease_time_to_live"),
-    ("/kv/lease/timetolive", LeaseTimeToLiveRequest, "lease_time_to_live"),
-    ("/lease/leases", LeaseLeasesRequest, "lease_leases"),
-    ("/kv/lease/leases", LeaseLeasesRequest, "lease_leases"),
-    ("/cluster/member/list", MemberListRequest, "member_list"),
-    ("/maintenance/status", StatusRequest, "status"),
-    ("/maintenance/alarm", AlarmRequest, "alarm"),
-)
-"""Path below the prefix, request, and the service's method."""
-
 
 class UnaryCall:
-    """One path."""
+    """One path.
 
-    __slots__ = ("_decode", "_encode", "_method")
+    Args:
+        method: the service's.
+        decoder: reads a body.
+        encoder: writes a response.
+        is_patient: whether the answer may be long in coming.
+    """
 
-    def __init__(self, method: Callable[..., None], decoder: _Decode, encoder: _Encode) -> None:
+    __slots__ = ("_decode", "_encode", "_method", "is_patient")
+
+    def __init__(
+        self,
+        method: Callable[..., Leave | None],
+        decoder: _Decode,
+        encoder: _Encode,
+        *,
+        is_patient: bool = False,
+    ) -> None:
+        self.is_patient = is_patient
         self._method = method
         self._decode = decoder
         self._encode = encoder
@@ -84,7 +71,13 @@ def unary_calls(service: Service, values_max: int = VALUES_MAX) -> dict[str, Una
         ),
         "/kv/txn": UnaryCall(service.txn, partial(decode_txn, values_max=values_max), encode),
     }
-    for path, message, method in _ORDINARY:
-        decoder = partial(decode, message, values_max=values_max)
-        calls[path] = UnaryCall(getattr(service, method), decoder, encode)
+    for row in UNARY:
+        if row.path not in calls and hasattr(service, row.method):
+            decoder = partial(decode, row.request, values_max=values_max)
+            calls[row.path] = UnaryCall(
+                getattr(service, row.method),
+                decoder,
+                encode,
+                is_patient=row.shape is Shape.PATIENT,
+            )
     return {prefix + path: call for prefix in PREFIXES for path, call in calls.items()}

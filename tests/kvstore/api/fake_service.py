@@ -1,10 +1,14 @@
 """A service small enough to be obviously right: one dict, no cluster."""
 
+import asyncio
+
+from kvstore.api.v3_json.table import UNARY
 from kvstore.errors import ErrorKind, KvError
 from kvstore.types import (
     AlarmMember,
     AlarmResponse,
     AlarmType,
+    CampaignResponse,
     CompactionResponse,
     CompareResult,
     CompareTarget,
@@ -12,12 +16,15 @@ from kvstore.types import (
     Event,
     EventType,
     KeyValue,
+    LeaderKey,
+    LeaderResponse,
     LeaseGrantResponse,
     LeaseKeepAliveResponse,
     LeaseLeasesResponse,
     LeaseRevokeResponse,
     LeaseStatus,
     LeaseTimeToLiveResponse,
+    LockResponse,
     Member,
     MemberListResponse,
     PutResponse,
@@ -25,6 +32,7 @@ from kvstore.types import (
     RequestOp,
     ResponseHeader,
     ResponseOp,
+    SnapshotResponse,
     StatusResponse,
     TxnResponse,
     WatchResponse,
@@ -32,6 +40,14 @@ from kvstore.types import (
 
 CLUSTER_ID = 14841639068965178418
 MEMBER_ID = 10276657743932975437
+
+
+SIMPLE = {
+    row.method: row.response
+    for row in UNARY
+    if row.path.startswith(("/auth", "/cluster", "/maintenance", "/lock/un", "/election"))
+}
+"""By method of the service: the response that a call gets which needs no more than one."""
 
 
 class FakeWatch:
@@ -86,6 +102,11 @@ class FakeService:
         self.held = None
         """A list: replies are kept there and not given."""
         self.fails_with = None
+        self.left = []
+        """Calls whose caller went away."""
+        self.proclaimed = [KeyValue(b"e/4d", 5, 5, 1, b"one"), KeyValue(b"e/4d", 5, 6, 2, b"two")]
+        self.failing = {}
+        """Reasons of checks that fail."""
 
     def header(self):
         return ResponseHeader(self.cluster_id, self.member_id, self.revision, 7)
@@ -160,6 +181,38 @@ class FakeService:
         response = AlarmResponse(None, [AlarmMember(MEMBER_ID, AlarmType.NOSPACE)])
         self._simple("alarm", request, caller, reply, response)
 
+    def lock(self, request, caller, reply):
+        response = LockResponse(None, request.name + b"/4d")
+        self._simple("lock", request, caller, reply, response)
+        return lambda: self.left.append("lock")
+
+    def campaign(self, request, caller, reply):
+        leader = LeaderKey(request.name, request.name + b"/4d", 5, 77)
+        self._simple("campaign", request, caller, reply, CampaignResponse(None, leader))
+        return lambda: self.left.append("campaign")
+
+    async def observe(self, request, caller):
+        self.calls.append(("observe", request))
+        self.callers.append(caller)
+        try:
+            if self.fails_with is not None:
+                raise self.fails_with
+            for kv in self.proclaimed:
+                yield self._headed(LeaderResponse(None, kv))
+            if self.held is not None:
+                await asyncio.Event().wait()
+        finally:
+            self.left.append("observe")
+
+    async def snapshot(self, request, caller):
+        self.calls.append(("snapshot", request))
+        self.callers.append(caller)
+        for left in (2, 1, 0):
+            yield SnapshotResponse(None, left, bytes([left]), "3.7.0")
+
+    def checks(self, names, reply):
+        reply({name: self.failing.get(name, "") for name in names})
+
     def open_watch(self, caller, on_ready):
         self.callers.append(caller)
         if self.fails_with is not None:
@@ -174,10 +227,19 @@ class FakeService:
 
     # ----
 
+    def __getattr__(self, name):
+        """Calls that only have to arrive: each answers with its empty response."""
+        response = SIMPLE.get(name)
+        if response is None:
+            raise AttributeError(name)
+        return lambda request, caller, reply: self._simple(name, request, caller, reply, response())
+
     def _simple(self, name, request, caller, reply, response):
         self._reply(name, request, caller, reply, lambda: self._headed(response))
 
     def _headed(self, response):
+        if not hasattr(response, "header"):
+            return response
         response.header = self.header()
         return response
 

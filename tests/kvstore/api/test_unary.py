@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from kvstore import types as t
 from kvstore.api.answer import JSON_HEAD, V3_HEAD, Refused, error_answer
 from kvstore.api.error_map import HTTP_STATUS, error_body, reason, stream_error_line
 from kvstore.api.v3_json.decode import Malformed
@@ -53,9 +54,99 @@ PATHS = {
     "/lease/leases": ("lease_leases", {}, LeaseLeasesRequest()),
     "/kv/lease/leases": ("lease_leases", {}, LeaseLeasesRequest()),
     "/cluster/member/list": ("member_list", {"linearizable": True}, MemberListRequest(True)),
+    "/cluster/member/add": (
+        "member_add",
+        {"peerURLs": ["http://a:1"], "isLearner": True},
+        t.MemberAddRequest(["http://a:1"], True),
+    ),
+    "/cluster/member/remove": ("member_remove", {"ID": "7"}, t.MemberRemoveRequest(7)),
+    "/cluster/member/update": (
+        "member_update",
+        {"ID": 7, "peerURLs": ["http://a:1"]},
+        t.MemberUpdateRequest(7, ["http://a:1"]),
+    ),
+    "/cluster/member/promote": ("member_promote", {"ID": "7"}, t.MemberPromoteRequest(7)),
+    "/maintenance/defragment": ("defragment", {}, t.DefragmentRequest()),
+    "/maintenance/hash": ("hash", {}, t.HashRequest()),
+    "/maintenance/hashkv": ("hash_kv", {"revision": "3"}, t.HashKVRequest(3)),
+    "/maintenance/transfer-leadership": (
+        "move_leader",
+        {"targetID": "7"},
+        t.MoveLeaderRequest(7),
+    ),
+    "/maintenance/downgrade": (
+        "downgrade",
+        {"action": "ENABLE", "version": "3.6"},
+        t.DowngradeRequest(t.DowngradeAction.ENABLE, "3.6"),
+    ),
+    "/auth/enable": ("auth_enable", {}, t.AuthEnableRequest()),
+    "/auth/disable": ("auth_disable", {}, t.AuthDisableRequest()),
+    "/auth/status": ("auth_status", {}, t.AuthStatusRequest()),
+    "/auth/authenticate": (
+        "authenticate",
+        {"name": "u", "password": "p"},
+        t.AuthenticateRequest("u", "p"),
+    ),
+    "/auth/user/add": (
+        "user_add",
+        {"name": "u", "options": {"noPassword": True}},
+        t.AuthUserAddRequest("u", options=t.UserAddOptions(True)),
+    ),
+    "/auth/user/get": ("user_get", {"name": "u"}, t.AuthUserGetRequest("u")),
+    "/auth/user/list": ("user_list", {}, t.AuthUserListRequest()),
+    "/auth/user/delete": ("user_delete", {"name": "u"}, t.AuthUserDeleteRequest("u")),
+    "/auth/user/changepw": (
+        "user_change_password",
+        {"name": "u", "password": "p"},
+        t.AuthUserChangePasswordRequest("u", "p"),
+    ),
+    "/auth/user/grant": (
+        "user_grant_role",
+        {"user": "u", "role": "r"},
+        t.AuthUserGrantRoleRequest("u", "r"),
+    ),
+    "/auth/user/revoke": (
+        "user_revoke_role",
+        {"name": "u", "role": "r"},
+        t.AuthUserRevokeRoleRequest("u", "r"),
+    ),
+    "/auth/role/add": ("role_add", {"name": "r"}, t.AuthRoleAddRequest("r")),
+    "/auth/role/get": ("role_get", {"role": "r"}, t.AuthRoleGetRequest("r")),
+    "/auth/role/list": ("role_list", {}, t.AuthRoleListRequest()),
+    "/auth/role/delete": ("role_delete", {"role": "r"}, t.AuthRoleDeleteRequest("r")),
+    "/auth/role/grant": (
+        "role_grant_permission",
+        {"name": "r", "perm": {"permType": "WRITE", "key": "YQ==", "rangeEnd": "AA=="}},
+        t.AuthRoleGrantPermissionRequest("r", t.Permission(t.PermissionType.WRITE, b"a", b"\0")),
+    ),
+    "/auth/role/revoke": (
+        "role_revoke_permission",
+        {"role": "r", "key": "YQ==", "range_end": "Yg=="},
+        t.AuthRoleRevokePermissionRequest("r", b"a", b"b"),
+    ),
+    "/lock/lock": ("lock", {"name": "YQ==", "lease": "7"}, t.LockRequest(b"a", 7)),
+    "/lock/unlock": ("unlock", {"key": "YQ=="}, t.UnlockRequest(b"a")),
+    "/election/campaign": (
+        "campaign",
+        {"name": "YQ==", "lease": 7, "value": "Yg=="},
+        t.CampaignRequest(b"a", 7, b"b"),
+    ),
+    "/election/proclaim": (
+        "proclaim",
+        {"leader": {"key": "YQ==", "rev": "5"}, "value": "Yg=="},
+        t.ProclaimRequest(t.LeaderKey(key=b"a", rev=5), b"b"),
+    ),
+    "/election/leader": ("leader", {"name": "YQ=="}, t.LeaderRequest(b"a")),
+    "/election/resign": (
+        "resign",
+        {"leader": {"name": "YQ==", "lease": "7"}},
+        t.ResignRequest(t.LeaderKey(b"a", lease=7)),
+    ),
     "/maintenance/status": ("status", {}, StatusRequest()),
     "/maintenance/alarm": ("alarm", {"action": "ACTIVATE"}, AlarmRequest(AlarmAction.ACTIVATE)),
 }
+
+WITHOUT_HEADER = {"/maintenance/defragment", "/maintenance/transfer-leadership"}
 
 
 def call(service, path, body, caller=ANYBODY):
@@ -74,13 +165,26 @@ def test_each_path_asks_its_method(prefix, path):
     answer = call(service, prefix + path, json.dumps(body).encode())
     assert service.calls == [(method, request)]
     assert (answer.status, answer.head) == (200, V3_HEAD)
-    assert json.loads(answer.body)["header"]["member_id"] == str(service.member_id)
+    body = json.loads(answer.body)
+    if path in WITHOUT_HEADER:
+        assert body == {}
+    else:
+        assert body["header"]["member_id"] == str(service.member_id)
 
 
 def test_no_other_paths_are_served():
     assert set(unary_calls(FakeService())) == {
         prefix + path for prefix in ("/v3", "/v3beta") for path in PATHS
     }
+
+
+def test_a_service_without_a_call_has_no_path_for_it():
+    class Smaller(FakeService):
+        def __getattr__(self, name):
+            raise AttributeError(name)
+
+    assert "/v3/kv/put" in unary_calls(Smaller())
+    assert "/v3/auth/enable" not in unary_calls(Smaller())
 
 
 def test_malformed_bodies_are_refused_before_the_service_is_asked():
