@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from kvstore.auth.token_setting import parse as parse_auth_token
 from kvstore.errors import ConfigError
 
 KIB: Final = 1024
@@ -444,6 +445,7 @@ def _check_whole(config: ServerConfig) -> None:
             f"--heartbeat-interval; {config.election_timeout_ms} ms is less than "
             f"{HEARTBEATS_PER_ELECTION_MIN} × {config.heartbeat_interval_ms} ms"
         )
+    parse_auth_token(config.auth_token)
     _check_cluster(config)
 
 

@@ -8,6 +8,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvstore.api.front_door import FrontDoor
@@ -50,7 +51,16 @@ def real_environment(config: "ServerConfig", loop: asyncio.AbstractEventLoop) ->
             silence_seconds_max=SILENT_ELECTIONS * config.election_timeout_ms / 1000,
         )
 
-    return Environment(OsDisk(loop.call_soon_threadsafe), new_network, rng, clock=time.monotonic)
+    return Environment(
+        OsDisk(loop.call_soon_threadsafe),
+        new_network,
+        rng,
+        clock=time.monotonic,
+        secret_rng=secrets.SystemRandom(),
+        read_file=lambda path: Path(path).read_bytes(),
+        # Clients count the end of a signed token on it.
+        wall_clock=time.time,  # noqa: TID251
+    )
 
 
 async def run(

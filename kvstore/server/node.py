@@ -5,6 +5,7 @@ cluster can run in one process, on a disk that forgets and a network that loses.
 """
 
 import asyncio
+import errno
 import json
 import logging
 import random
@@ -28,6 +29,7 @@ from kvstore.server.pacing import ClockBudget
 from kvstore.server.peers import Peers
 from kvstore.server.proposals import Proposals
 from kvstore.server.reads import Reads
+from kvstore.server.secrets import SecretWork, new_tokens
 from kvstore.server.snapshots import SnapshotKeeper
 from kvstore.server.upkeep import Upkeep
 from kvstore.types import Member, MemberId
@@ -58,6 +60,10 @@ RESPONSE_MARGIN_BYTES = 512 * 1024
 """A watch response may exceed the largest request by this before it is cut, as in etcd."""
 
 
+def _no_files(path: str) -> bytes:
+    raise FileNotFoundError(errno.ENOENT, "no such file", path)
+
+
 class Environment(msgspec.Struct, frozen=True):
     """What comes in from outside."""
 
@@ -67,6 +73,12 @@ class Environment(msgspec.Struct, frozen=True):
     check_invariants: bool = False
     clock: Callable[[], float] | None = None
     """Finer than the loop's, which on uvloop counts milliseconds; None: the loop's."""
+    secret_rng: random.Random | None = None
+    """For tokens and salts: nobody may guess what comes next; None: ``rng``."""
+    read_file: Callable[[str], bytes] = _no_files
+    """Reads the keys that the configuration names."""
+    wall_clock: Callable[[], float] | None = None
+    """Seconds since 1970, as clients count; None: the loop's."""
 
 
 class Node:
@@ -88,6 +100,17 @@ class Node:
         self.hub = WatchHub(self._watch_limits())
         self.clock = environment.clock or loop.time
         self._apply_budget = ClockBudget(self.clock)
+        secret_rng = environment.secret_rng or environment.rng
+        self.tokens = new_tokens(
+            config,
+            environment.read_file,
+            loop.time,
+            environment.wall_clock or loop.time,
+            secret_rng,
+        )
+        self.secret_work = SecretWork(
+            lambda: environment.disk.lane("passwords"), secret_rng, config.bcrypt_cost
+        )
         self._published_by: asyncio.Task[None] | None = None
         self._stopping = False
         recovery = bootstrap.recover(

@@ -43,8 +43,13 @@ if TYPE_CHECKING:
 DISK_SECONDS = (0.0001, 0.003)
 KIB = 1024
 WAIT_SECONDS_MAX = 60.0
-SETTINGS = {"wal_segment_bytes": 64 * KIB, "snapshot_count": 200, "snapshot_catchup_entries": 50}
-"""Small, so that every run rolls segments and takes snapshots."""
+SETTINGS = {
+    "wal_segment_bytes": 64 * KIB,
+    "snapshot_count": 200,
+    "snapshot_catchup_entries": 50,
+    "bcrypt_cost": 4,
+}
+"""Small, so that every run rolls segments and takes snapshots, and logs in quickly."""
 
 
 class ProcessLostError(Exception):
