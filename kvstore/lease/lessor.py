@@ -5,7 +5,7 @@ commands and is equal on all members. The clock runs on the leader alone, and on
 ends when the command that revokes it is applied, not before.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 from typing import Final, TypeAlias
@@ -167,6 +167,15 @@ class Lessor:
     def keys(self, lease_id: LeaseId) -> list[bytes]:
         """The attached keys, sorted; an unknown lease has none."""
         return _sorted(self._keys.get(lease_id))
+
+    def attached(self, lease_id: LeaseId) -> Sequence[bytes]:
+        """As ``keys``, for a look: of many keys it is what is held here, and no copy."""
+        held = self._keys.get(lease_id)
+        return held if isinstance(held, SortedSet) else _sorted(held)
+
+    def holders(self) -> Collection[LeaseId]:
+        """The leases that have keys, for a look."""
+        return self._keys.keys()
 
     def checkpoint(self, lease_id: LeaseId, remaining_seconds: int) -> None:
         """Write down how much time is left; 0 clears it. An unknown lease is fine: it may have been
