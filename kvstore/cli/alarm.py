@@ -45,10 +45,10 @@ def _write(response: AlarmResponse, form: str) -> None:
         write_json(response)
         return
     for raised in response.alarms:
-        print(f"memberID:{raised.memberID} alarm:{_name(raised)}")
+        print(f"memberID:{raised.memberID} alarm:{alarm_name(raised)}")
 
 
-def _name(raised: AlarmMember) -> str:
+def alarm_name(raised: AlarmMember) -> str:
     """The alarm's name; its number if only newer members know it."""
     try:
         return AlarmType(raised.alarm).name

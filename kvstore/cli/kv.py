@@ -113,14 +113,14 @@ def get(
     if keys_only and print_value_only:
         raise click.UsageError("--keys-only and --print-value-only exclude each other")
     start, end = key_range(key, range_end, prefix=prefix, from_key=from_key)
-    target = {"modify": "MOD"}.get(sort_by or "key", (sort_by or "key").upper())
+    sort_order, sort_target = sorting(order, sort_by)
     response = client.get(
         start,
         end,
         revision=revision,
         limit=limit,
-        sort_order=SortOrder[order.upper()] if order else SortOrder.NONE,
-        sort_target=SortTarget[target],
+        sort_order=sort_order,
+        sort_target=sort_target,
         serializable=consistency == "s",
         keys_only=keys_only,
         count_only=count_only,
@@ -132,6 +132,12 @@ def get(
     else:
         for pair in response.kvs:
             write_pair(pair, keys=not print_value_only, values=not keys_only)
+
+
+def sorting(order: str | None, sort_by: str | None) -> tuple[SortOrder, SortTarget]:
+    """What ``--order`` and ``--sort-by`` mean."""
+    target = {"modify": "MOD"}.get(sort_by or "key", (sort_by or "key").upper())
+    return SortOrder[order.upper()] if order else SortOrder.NONE, SortTarget[target]
 
 
 @click.command("del")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from kvstore.cli import passwords
 from kvstore.client import Client, prefix_end
 from kvstore.types import OPEN_END
 
@@ -55,11 +57,34 @@ def client_command(function: Callable[Concatenate[Client, P], T]) -> Callable[..
         show_envvar=True,
         help="Seconds that a call may take.",
     )
+    @click.option(
+        "--user",
+        metavar="NAME[:PASSWORD]",
+        envvar="KVSTORE_USER",
+        show_envvar=True,
+        help="Who asks, where authentication is on; without a password it is asked for.",
+    )
+    @click.option(
+        "--password",
+        envvar="KVSTORE_PASSWORD",
+        show_envvar=True,
+        help="Their password. The variable is better: arguments are for all processes to see.",
+    )
     @functools.wraps(function)
-    def command(endpoints: str, timeout: float, *args: P.args, **kwargs: P.kwargs) -> T:
+    def command(
+        endpoints: str,
+        timeout: float,
+        user: str | None,
+        password: str | None,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         urls = [url for url in (part.strip() for part in endpoints.split(",")) if url]
+        login = {}
+        if user:
+            login["user"], login["password"] = passwords.of_login(user, password)
         try:
-            client = Client(urls, timeout)
+            client = Client(urls, timeout, **login)
         except ValueError as error:
             raise click.UsageError(f"--endpoints: {error}") from error
         with client:
@@ -78,6 +103,30 @@ def output_option(function: Callable[P, T]) -> Callable[P, T]:
         default="simple",
         help="How to print: for people, or the whole answer in JSON (keys and values in base64).",
     )(function)
+
+
+def cluster_option(function: Callable[P, T]) -> Callable[P, T]:
+    """``--cluster``: not the endpoints that were given, but those of all members."""
+    return click.option(
+        "--cluster", is_flag=True, help="Ask every member of the cluster, as the members list it."
+    )(function)
+
+
+@contextlib.contextmanager
+def asked(client: Client, *, cluster: bool) -> Iterator[Client]:
+    """A client whose endpoints are those to ask: the given ones, or those of all members.
+
+    Raises:
+        click.ClickException: No member has a client URL.
+    """
+    if not cluster:
+        yield client
+        return
+    urls = [url for member in client.member_list().members for url in member.clientURLs]
+    if not urls:
+        raise click.ClickException("no member has said yet where clients reach it")
+    with client.another(urls) as everyone:
+        yield everyone
 
 
 def range_options(function: Callable[P, T]) -> Callable[P, T]:

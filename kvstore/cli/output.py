@@ -27,3 +27,18 @@ def write_json(message: msgspec.Struct) -> None:
     from kvstore.client import json_codec
 
     write_line(json_codec.encode(message))
+
+
+def size_text(size_bytes: int) -> str:
+    """A number of bytes for people, in decimal units."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def took_text(seconds: float) -> str:
+    """A time that something took, as Go writes durations."""
+    return f"{seconds:.3f}s" if seconds >= 1 else f"{seconds * 1000:.3f}ms"

@@ -48,6 +48,16 @@ class Client(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls, AuthCalls, Con
         login = Login(user, password) if user else None
         super().__init__(Transport(endpoints, timeout, login))
 
+    def another(self, endpoints: Sequence[str] = ()) -> Client:
+        """A client of the same user for another thread, or for other endpoints."""
+        mine = self.transport
+        urls = endpoints or [endpoint.url for endpoint in mine.endpoints]
+        if mine.login is None:
+            return Client(urls, mine.timeout_seconds)
+        return Client(
+            urls, mine.timeout_seconds, user=mine.login.name, password=mine.login.password
+        )
+
     def __enter__(self) -> Self:
         return self
 

@@ -54,10 +54,10 @@ class MaintenanceCalls(Calls):
         """How a member is: the given one (of ``client.transport.endpoints``), or any."""
         return self._read("/v3/maintenance/status", StatusRequest(), StatusResponse, only=endpoint)
 
-    def alarm_list(self) -> AlarmResponse:
+    def alarm_list(self, endpoint: Endpoint | None = None) -> AlarmResponse:
         """All alarms that are raised."""
         request = AlarmRequest(action=AlarmAction.GET, alarm=AlarmType.NONE)
-        return self._read("/v3/maintenance/alarm", request, AlarmResponse)
+        return self._read("/v3/maintenance/alarm", request, AlarmResponse, only=endpoint)
 
     def alarm_disarm(self, raised: AlarmMember) -> AlarmResponse:
         """Clear one alarm, as ``alarm_list`` shows it."""

@@ -6,14 +6,11 @@ import io
 import json
 import subprocess
 import sys
-from typing import Any, ClassVar
 
 import pytest
 
-from kvstore.cli import options
-from kvstore.cli.main import COMMANDS, main
+from kvstore.cli.main import COMMANDS
 from kvstore.client import UnreachableError
-from kvstore.client.transport import Endpoint
 from kvstore.errors import Code, ConfigError, ErrorKind
 from kvstore.types import (
     AlarmMember,
@@ -56,62 +53,6 @@ class FakeStream:
 
     def __iter__(self):
         return iter(self.responses)
-
-
-class FakeTransport:
-    def __init__(self, endpoints):
-        self.endpoints = [Endpoint(url) for url in endpoints]
-
-
-class FakeClient:
-    """Answers from a table, and remembers what it was asked."""
-
-    answers: ClassVar[dict[str, Any]]
-    calls: ClassVar[list[Any]]
-
-    def __init__(self, endpoints, timeout):
-        self.transport = FakeTransport(endpoints)
-        self.calls.append(("connect", tuple(endpoints), timeout))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def __getattr__(self, name):
-        def call(*args, **kwargs):
-            self.calls.append((name, args, kwargs))
-            answer = self.answers[name]
-            if isinstance(answer, list):
-                answer = answer.pop(0)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        return call
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    class Fake(FakeClient):
-        answers: ClassVar[dict[str, Any]] = {}
-        calls: ClassVar[list[Any]] = []
-
-    monkeypatch.setattr(options, "Client", Fake)
-    monkeypatch.delenv("KVSTORE_ENDPOINTS", raising=False)
-    monkeypatch.delenv("KVSTORE_TIMEOUT", raising=False)
-    return Fake
-
-
-@pytest.fixture
-def run(capfdbinary):
-    def run(*arguments):
-        code = main(list(arguments))
-        captured = capfdbinary.readouterr()
-        return code, captured.out, captured.err.decode()
-
-    return run
 
 
 def test_get_prints_keys_and_values_as_they_are(fake, run):
