@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ class Interrupted:
 def interrupted(monkeypatch):
     """Ctrl-C as soon as there is nothing to do but to hold."""
     hold = lock_commands._hold
-    held = SimpleNamespace(lost=Interrupted())
+    held: Any = SimpleNamespace(lost=Interrupted())
     monkeypatch.setattr(lock_commands, "_hold", lambda session: hold(held))
 
 
