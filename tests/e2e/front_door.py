@@ -9,7 +9,7 @@ import json
 import pytest
 import uvloop
 
-from kvstore.api.front_door import FrontDoor
+from kvstore.api.front_door import EVERYBODY, FrontDoor
 from kvstore.api.limits import ApiLimits
 from kvstore.budget import CountedBudget
 from tests.kvstore.api.fake_service import FakeService
@@ -21,10 +21,14 @@ WAIT_SECONDS = 5.0
 class House:
     """A front door on a free port of the loopback, before a service of one dict."""
 
-    def __init__(self, **limits):
+    def __init__(self, access=EVERYBODY, **limits):
         self.service = FakeService()
         self.door = FrontDoor(
-            self.service, ApiLimits(**limits), lambda: b"up 1\n", lambda: CountedBudget(1000)
+            self.service,
+            ApiLimits(**limits),
+            lambda: b"# HELP up\nup 1\n",
+            lambda: CountedBudget(1000),
+            access,
         )
         self.port = 0
         self.connections = []
@@ -155,9 +159,9 @@ def on_both_loops(test):
 
 
 @contextlib.asynccontextmanager
-async def house(**limits):
+async def house(access=EVERYBODY, **limits):
     """A house that is empty again when the test is over."""
-    place = House(**limits)
+    place = House(access, **limits)
     await place.open()
     try:
         yield place

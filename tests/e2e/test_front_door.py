@@ -72,10 +72,10 @@ async def test_errors_have_etcds_status_code_and_words(raw, status, code, messag
     [
         (request("GET", "/health"), 200, b'{"health":"true","reason":""}'),
         (request("GET", "/health?exclude=NOSPACE"), 200, b'{"health":"true","reason":""}'),
-        (request("GET", "/metrics"), 200, b"up 1\n"),
+        (request("GET", "/metrics"), 200, b"# HELP up\nup 1\n"),
         (request("PUT", "/health", b""), 405, b"Method Not Allowed\n"),
         (request("GET", "/nothing"), 404, b"404 page not found\n"),
-        (request("GET", "http://localhost/metrics"), 200, b"up 1\n"),
+        (request("GET", "http://localhost/metrics"), 200, b"# HELP up\nup 1\n"),
         (request("OPTIONS", "/anything"), 200, b""),
         (request("OPTIONS", "/v1/kv/a"), 200, b""),
     ],
