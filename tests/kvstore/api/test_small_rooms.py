@@ -8,7 +8,7 @@ from multidict import CIMultiDict
 
 from kvstore.api.caller_headers import caller_of
 from kvstore.api.doorman import HEAD_BYTES_MAX, Doorman
-from kvstore.api.health import health, version
+from kvstore.api.health import checks, health, version
 from kvstore.api.wait import Waiter
 from kvstore.errors import Code, KvError
 from kvstore.service.caller import ANYBODY, Caller
@@ -51,6 +51,62 @@ def test_health_parameters(query, asked):
     service = FakeService()
     ask_health(service, query)
     assert service.health_asked == asked
+
+
+def ask_checks(path, query="", **failing):
+    service = FakeService()
+    service.failing = failing
+    pending = checks(service, path, query)
+    assert pending is not None
+    replies: list[object] = []
+    pending.begin(replies.append)
+    answer = pending.finish(replies[0])
+    return answer.status, answer.body.decode()
+
+
+def test_a_failing_check_is_shown_among_all_that_were_made():
+    reason = "alarm activated: CORRUPT"
+    assert ask_checks("/readyz", data_corruption=reason) == (
+        503,
+        "[-]data_corruption failed: alarm activated: CORRUPT\n[+]serializable_read ok\n"
+        "[+]linearizable_read ok\n[+]non_learner ok\n\n",
+    )
+    assert ask_checks("/livez", data_corruption=reason) == (200, "ok\n")
+    alone = (503, "[-]data_corruption failed: alarm activated: CORRUPT\n\n")
+    assert ask_checks("/readyz/data_corruption", data_corruption=reason) == alone
+    assert ask_checks("/readyz/non_learner", data_corruption=reason) == (200, "ok\n")
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("", "ok\n"),
+        ("exclude=data_corruption&exclude=nothing&exclude=", "ok\n"),
+        (
+            "verbose&exclude=data_corruption&exclude=non_learner&exclude=linearizable_read",
+            "[+]serializable_read ok\nok\n",
+        ),
+        (
+            "verbose=&exclude=serializable_read&exclude=data_corruption",
+            "[+]linearizable_read ok\n[+]non_learner ok\nok\n",
+        ),
+    ],
+)
+def test_parameters_of_checks(query, body):
+    failing = {"data_corruption": "it is"} if "data_corruption" in query else {}
+    assert ask_checks("/readyz", query, **failing) == (200, body)
+
+
+def test_a_check_alone_cannot_be_left_out():
+    status, _ = ask_checks(
+        "/livez/serializable_read", "exclude=serializable_read", serializable_read="no"
+    )
+    assert status == 503
+
+
+@pytest.mark.parametrize("path", ["/livezz", "/livez/", "/livez/non_learner", "/readyz/x", "/"])
+def test_there_are_no_other_checks(path):
+    assert checks(FakeService(), path, "") is None
 
 
 def test_version_names_what_is_agreed_and_what_is_not_yet():
