@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 from typing import Annotated, Any, Final, get_args, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 
 from kvstore.auth.token_setting import parse as parse_auth_token
+from kvstore.config_values import Setting, check_range, checked_url, host_and_port
 from kvstore.errors import ConfigError
 
 KIB: Final = 1024
@@ -27,23 +27,6 @@ _WILDCARD_HOSTS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compar
 _CLUSTER_STATES: Final = ("new", "existing")
 _LOG_LEVELS: Final = ("debug", "info", "warn", "error", "panic", "fatal")
 _LOG_FORMATS: Final = ("text", "json")
-
-
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What the table says about one field of ``ServerConfig``.
-
-    ``minimum`` and ``maximum`` bound numbers, ``choices`` texts; a ``duration`` is written as in Go
-    ("1m30s", "100ms") and held in milliseconds. ``shown_default`` is for help texts, where the
-    default is computed.
-    """
-
-    flag: str
-    help: str
-    minimum: int | None = None
-    maximum: int | None = None
-    choices: tuple[str, ...] = ()
-    duration: bool = False
-    shown_default: str = ""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +52,15 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Setting(flag="listen-client-urls", help="URLs to listen on for clients."),
     ] = ("http://localhost:2379",)
+    listen_metrics_urls: Annotated[
+        tuple[str, ...],
+        Setting(
+            flag="listen-metrics-urls",
+            help="Further URLs to listen on, for /metrics, /health, /livez and /readyz alone.",
+            shown_default="none",
+            optional=True,
+        ),
+    ] = ()
     advertise_client_urls: Annotated[
         tuple[str, ...],
         Setting(
@@ -285,6 +277,14 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Setting(flag="bcrypt-cost", help="Cost of hashing a password.", minimum=4, maximum=31),
     ] = 10
+    cors: Annotated[
+        str,
+        Setting(flag="cors", help="Origins whose pages may read answers, by commas; '*': all."),
+    ] = "*"
+    host_whitelist: Annotated[
+        str,
+        Setting(flag="host-whitelist", help="Host names that are answered, by commas; '*': all."),
+    ] = "*"
     log_level: Annotated[
         str,
         Setting(flag="log-level", help="Least level that is logged.", choices=_LOG_LEVELS),
@@ -351,37 +351,6 @@ def default_text(flag: str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-# --- URLs -----------------------------------------------------------------------------------------
-
-
-def checked_url(text: str, source: str) -> str:
-    """Check one URL; its normal form has no slash at the end.
-
-    Raises:
-        ConfigError: Not http://host:port.
-    """
-    text = text.strip().rstrip("/")
-    if text.startswith(("https://", "unix://", "unixs://")):
-        raise ConfigError(f"{source}: {text}: only http:// is served so far, TLS is not")
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme == "http" and parts.hostname is not None and parts.port is not None
-    except ValueError:
-        usable = False
-        parts = urlsplit("")
-    if not usable or parts.path or parts.query or parts.fragment or parts.username:
-        raise ConfigError(f"{source}: must be http://host:port, not {text!r}")
-    return text
-
-
-def host_and_port(url: str) -> tuple[str, int]:
-    """Where a checked URL points to."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None, f"{url} was not checked"
-    assert parts.port is not None, f"{url} was not checked"
-    return parts.hostname, parts.port
-
-
 # --- Filling in and checking ----------------------------------------------------------------------
 
 
@@ -416,28 +385,11 @@ def _reachable(urls: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check_range(setting: Setting, value: object, source: str) -> None:
-    """Check one value by itself; ``source`` is what the message calls it.
-
-    Raises:
-        ConfigError: Out of range, or not one of the choices.
-    """
-    if setting.choices and value not in setting.choices:
-        raise ConfigError(f"{source}: must be {' or '.join(setting.choices)}, not {value!r}")
-    if not isinstance(value, int):
-        return
-    unit = " ms" if setting.duration else ""
-    if setting.minimum is not None and value < setting.minimum:
-        raise ConfigError(f"{source}: must be at least {setting.minimum}{unit}, not {value}")
-    if setting.maximum is not None and value > setting.maximum:
-        raise ConfigError(f"{source}: must be at most {setting.maximum}{unit}, not {value}")
-
-
 def _check_whole(config: ServerConfig) -> None:
     if not config.name:
         raise ConfigError("--name: must not be empty")
-    for flag in settings():
-        if getattr(config, field_of(flag)) == ():
+    for flag, setting in settings().items():
+        if getattr(config, field_of(flag)) == () and not setting.optional:
             raise ConfigError(f"--{flag}: needs at least one URL, http://host:port")
     if config.election_timeout_ms < HEARTBEATS_PER_ELECTION_MIN * config.heartbeat_interval_ms:
         raise ConfigError(

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, get_origin
 
-from kvstore.config import MIB, ServerConfig, Setting, check_range, checked_url, rows
+from kvstore.config import MIB, ServerConfig, rows
 from kvstore.config_absent import ABSENT, EXPERIMENTAL, judge
+from kvstore.config_values import Setting, check_range, checked_url
 from kvstore.errors import ConfigError
 
 PREFIXES: Final = ("KVSTORE_", "ETCD_")

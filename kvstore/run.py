@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvstore.api.access import Access
 from kvstore.api.front_door import FrontDoor
 from kvstore.api.limits import ApiLimits
 from kvstore.errors import KvstoreError
@@ -128,11 +129,12 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
     metrics = Metrics(node)
     # The table of paths leaves out those whose calls are not there.
     service: Any = Service(node)
-    door = FrontDoor(service, limits, metrics.render, node.read_budget)
+    access = Access(config.host_whitelist, config.cors)
+    door = FrontDoor(service, limits, metrics.render, node.read_budget, access)
     metrics.add_door(door.counters)
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await door.start(config.listen_client_urls)
+        await door.start(config.listen_client_urls, config.listen_metrics_urls)
         readiness = asyncio.ensure_future(node.ready.wait())
         ends: set[asyncio.Future[Any]] = {stopping, node.failed}
         await asyncio.wait({readiness, *ends}, return_when=asyncio.FIRST_COMPLETED)

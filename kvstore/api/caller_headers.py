@@ -5,7 +5,7 @@ from typing import Final
 
 from multidict import MultiMapping, istr
 
-from kvstore.errors import Code, KvError
+from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.service.caller import ANYBODY, Caller
 
 _AUTHORIZATION: Final = istr("Authorization")
@@ -13,6 +13,7 @@ _METADATA_AUTHORIZATION: Final = istr("Grpc-Metadata-Authorization")
 _TOKEN: Final = istr("Grpc-Metadata-Token")
 _TIMEOUT: Final = istr("Grpc-Timeout")
 _HAS_LEADER: Final = istr("Grpc-Metadata-Hasleader")
+_API_VERSION: Final = istr("Grpc-Metadata-Client-Api-Version")
 _BEARER: Final = "Bearer "
 
 _TIMEOUT_TEXT: Final = re.compile(r"(-?[0-9]{1,18})([HMSmun])")
@@ -23,8 +24,11 @@ def caller_of(headers: MultiMapping[str]) -> Caller:
     """The caller behind a request.
 
     Raises:
-        KvError: the timeout cannot be read.
+        KvError: the timeout cannot be read, or the version of the client's API is not UTF-8.
     """
+    version = headers.get(_API_VERSION)
+    if version is not None and not _is_unicode(version):
+        raise ErrorKind.INVALID_CLIENT_API_VERSION.error()
     token = headers.get(_TOKEN)
     if token is None:
         token = headers.get(_AUTHORIZATION)
@@ -39,6 +43,15 @@ def caller_of(headers: MultiMapping[str]) -> Caller:
         None if timeout is None else _seconds(timeout),
         has_leader == "true",
     )
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a header was UTF-8: bytes that were not are lone surrogates now."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _seconds(text: str) -> float:

@@ -75,6 +75,21 @@ async def test_a_stop_sends_those_away_who_wait():
         assert place.service.left == ["lock"]
 
 
+@pytest.mark.parametrize(
+    ("version", "code"), [(b"3.5", None), (b"3.\xff", 3), ("ä".encode(), None)]
+)
+@on_both_loops
+async def test_the_version_of_a_clients_api_is_text(version, code):
+    async with house() as place:
+        raw = PUT.replace(
+            b"Host: ", b"Grpc-Metadata-Client-Api-Version: " + version + b"\r\nHost: "
+        )
+        body = (await place.ask(raw)).json
+        assert body.get("code") == code
+        if code is not None:
+            assert body["message"] == "etcdserver: invalid client api version"
+
+
 # --- Streams of one request -----------------------------------------------------------------------
 
 

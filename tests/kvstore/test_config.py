@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.config import GIB, ServerConfig, default_text, field_of, host_and_port, settings
+from kvstore.config import GIB, ServerConfig, default_text, field_of, settings
 from kvstore.config_absent import ABSENT
 from kvstore.config_sources import CONFIG_FILE_BYTES_MAX, load, variables
+from kvstore.config_values import host_and_port
 from kvstore.errors import ConfigError
 
 
@@ -199,6 +200,22 @@ def test_host_and_port_of_a_url():
     assert host_and_port("http://[::1]:2379") == ("::1", 2379)
 
 
+def test_metrics_may_have_urls_of_their_own_and_clients_must():
+    assert ServerConfig().listen_metrics_urls == ()
+    config = load_flags(listen_metrics_urls="http://a:1/,http://b:2")
+    assert config.listen_metrics_urls == ("http://a:1", "http://b:2")
+    with pytest.raises(ConfigError, match="--listen-metrics-urls"):
+        load_flags(listen_metrics_urls="https://a:1")
+    with pytest.raises(ConfigError, match="--listen-client-urls: needs at least one"):
+        load_flags(listen_client_urls="")
+
+
+def test_names_and_origins_are_settings_as_in_etcd():
+    assert (ServerConfig().cors, ServerConfig().host_whitelist) == ("*", "*")
+    config = load({}, {"ETCD_CORS": "http://a", "ETCD_HOST_WHITELIST": "a,b"}, read_nothing).config
+    assert (config.cors, config.host_whitelist) == ("http://a", "a,b")
+
+
 # --- Settings of etcd that this version does not have ---------------------------------------------
 
 # What etcd's own sample file says beyond what we have too.
@@ -261,7 +278,6 @@ def test_a_file_of_etcd_that_asks_for_nothing_more_passes_in_silence():
         "max-wals: 9",
         "enable-pprof: true",
         "metrics: extensive",
-        "cors: http://a",
         "cipher-suites: [TLS_AES_128_GCM_SHA256]",
         "pre-vote: false",
         "experimental-initial-corrupt-check: true",
