@@ -79,7 +79,8 @@ class Desk:
         answered: asyncio.Future[Seen] = self.cluster.loop.create_future()
         caller = Caller(self.token, seconds, has_leader)
         data = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-        call = unary_calls(self.host.service)[f"/v3{path}"]
+        service: Any = self.host.service
+        call = unary_calls(service)[f"/v3{path}"]
         try:
             pending = call.pending(data, caller)
         except Malformed as error:
