@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES_MAX: Final = 1 << 18
 _GROUP_BYTES: Final = 1 << 16
 _GROUP_ROWS: Final = 128
+_GROUP_ROLES: Final = 32
 _SLOTS: Final = 256
 
 
@@ -27,7 +28,18 @@ class Capture:
         term: Of that entry.
     """
 
-    __slots__ = ("_closed", "_compacted", "_leases", "_log_end", "_rows", "_store", "index", "term")
+    __slots__ = (
+        "_closed",
+        "_compacted",
+        "_leases",
+        "_log_end",
+        "_roles",
+        "_rows",
+        "_store",
+        "_users",
+        "index",
+        "term",
+    )
 
     def __init__(self, machine: "StateMachine") -> None:
         store = machine.store
@@ -37,6 +49,9 @@ class Capture:
         self._log_end = store.log_end
         self._compacted = store.compacted_revision
         self._leases = machine.lessor.export()
+        self._users = machine.auth.export_users()
+        self._roles = machine.auth.export_roles()
+        roster = machine.roster
         self._rows: list[tuple[object, ...]] = [
             (
                 int(Tag.HEAD),
@@ -47,11 +62,18 @@ class Capture:
                 store.compacted_revision,
                 machine.effects_hash,
                 machine.cluster_version,
+                machine.downgrade.enabled,
+                machine.downgrade.target_version,
+                roster.version,
+                machine.auth.enabled,
+                machine.auth.revision,
             )
         ]
-        for _, member in sorted(machine.members.items()):
+        for key, member in sorted(roster.members.items()):
             fields = (member.ID, member.name, member.peerURLs, member.clientURLs, member.isLearner)
-            self._rows.append((int(Tag.MEMBER), fields))
+            self._rows.append((int(Tag.MEMBER), fields, roster.log_ids.get(key, 0)))
+        for key, urls in sorted(roster.removed.items()):
+            self._rows.append((int(Tag.REMOVED), key, urls))
         for alarm in machine.alarms:
             self._rows.append((int(Tag.ALARM), (alarm.memberID, int(alarm.alarm))))
         for origin in machine.origins.rows():
@@ -75,16 +97,23 @@ class Capture:
         pack = Packer().pack
         for start in range(0, len(self._rows), _GROUP_ROWS):
             yield b"".join([pack(row) for row in self._rows[start : start + _GROUP_ROWS]])
-        leases = 0
-        while rows := list(islice(self._leases, _GROUP_ROWS)):
-            leases += len(rows)
-            yield pack((int(Tag.LEASES), rows))
+        counts = []
+        for tag, rows, size in (
+            (Tag.USERS, self._users, _GROUP_ROWS),
+            (Tag.ROLES, self._roles, _GROUP_ROLES),
+            (Tag.LEASES, self._leases, _GROUP_ROWS),
+        ):
+            count = 0
+            while group := list(islice(rows, size)):
+                count += len(group)
+                yield pack((int(tag), group))
+            counts.append(count)
         versions = 0
-        for group in self._version_groups():
-            versions += len(group)
-            if group:
-                yield pack((int(Tag.VERSIONS), group))
-        yield pack((int(Tag.END), leases, versions))
+        for records in self._version_groups():
+            versions += len(records)
+            if records:
+                yield pack((int(Tag.VERSIONS), records))
+        yield pack((int(Tag.END), *counts, versions))
 
     def _version_groups(self) -> Iterator[list[tuple[object, ...]]]:
         """Groups of few rows and bytes: one is packed, and taken in again, in one step."""

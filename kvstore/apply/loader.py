@@ -10,7 +10,10 @@ from kvstore.apply.machine import Publisher, StateMachine
 from kvstore.apply.origins import OriginRow
 from kvstore.apply.quota import StateLimits
 from kvstore.apply.state_format import FORMAT, Tag
+from kvstore.auth.store import RoleRow, UserRow
+from kvstore.auth.tokens import TokenSink
 from kvstore.budget import Budget
+from kvstore.commands import Downgrade
 from kvstore.errors import StateError
 from kvstore.lease.lessor import Lessor
 from kvstore.types import AlarmMember, KeyValue, LeaseId, Member, MemberId
@@ -27,10 +30,17 @@ class _Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     compacted_revision: int
     effects_hash: int
     cluster_version: str
+    downgrade_enabled: bool
+    downgrade_target: str
+    roster_version: int
+    auth_enabled: bool
+    auth_revision: int
 
 
 class _End(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     tag: int
+    users: int
+    roles: int
     leases: int
     versions: int
 
@@ -48,29 +58,35 @@ class SnapshotLoader:
         lessor: Empty, and not the one of the old machine.
         limits: As the machine's.
         budget: As the machine's.
+        tokens: As the machine's; not told anything either.
     """
 
     __slots__ = (
+        "_counts",
         "_dangling",
         "_end",
         "_head",
-        "_leases",
         "_machine",
         "_revision",
         "_tag",
         "_unpacker",
-        "_versions",
     )
 
-    def __init__(self, hub: Publisher, lessor: Lessor, limits: StateLimits, budget: Budget) -> None:
-        self._machine = StateMachine([], hub, lessor, limits, budget)
+    def __init__(
+        self,
+        hub: Publisher,
+        lessor: Lessor,
+        limits: StateLimits,
+        budget: Budget,
+        tokens: TokenSink,
+    ) -> None:
+        self._machine = StateMachine([], hub, lessor, limits, budget, tokens)
         self._unpacker = Unpacker(use_list=False, max_buffer_size=_BUFFER_BYTES_MAX)
         self._head: _Head | None = None
         self._end: _End | None = None
         self._tag = int(Tag.HEAD)
         self._revision = 0
-        self._leases = 0
-        self._versions = 0
+        self._counts = dict.fromkeys((Tag.USERS, Tag.ROLES, Tag.LEASES, Tag.VERSIONS), 0)
         # Keys whose newest version so far names a lease that does not exist: a later version must
         # replace it.
         self._dangling: set[bytes] = set()
@@ -98,11 +114,12 @@ class SnapshotLoader:
         end = self._end
         if head is None or end is None:
             raise StateError("a snapshot of the state ends before its end")
-        if (end.leases, end.versions) != (self._leases, self._versions):
-            raise StateError(
-                f"a snapshot of the state has {self._leases} leases and {self._versions} versions, "
-                f"its end says {end.leases} and {end.versions}"
-            )
+        told = (end.users, end.roles, end.leases, end.versions)
+        for (tag, count), wanted in zip(self._counts.items(), told, strict=True):
+            if count != wanted:
+                raise StateError(
+                    f"a snapshot of the state has {count} {tag.name.lower()}, its end says {wanted}"
+                )
         if self._dangling:
             raise StateError(f"{len(self._dangling)} keys of a snapshot name leases that it lacks")
         machine = self._machine
@@ -111,6 +128,9 @@ class SnapshotLoader:
         machine.applied_term = head.term
         machine.effects_hash = head.effects_hash
         machine.cluster_version = head.cluster_version
+        machine.downgrade = Downgrade(head.downgrade_enabled, head.downgrade_target)
+        machine.roster.version = head.roster_version
+        machine.auth.restored(head.auth_revision, enabled=head.auth_enabled)
         return machine
 
     def _take(self, row: tuple[Any, ...]) -> None:
@@ -119,30 +139,51 @@ class SnapshotLoader:
             raise StateError(f"a snapshot of the state has a row of kind {tag} out of place")
         self._tag = tag
         machine = self._machine
-        if tag == Tag.VERSIONS:
-            for record in msgspec.convert(row[1], list[KeyValue]):
-                self._take_version(record)
-        elif tag == Tag.LEASES:
-            machine.lessor.import_(msgspec.convert(row[1], list[tuple[int, int, int]]))
-            self._leases += len(row[1])
-        elif tag == Tag.ORIGIN:
-            machine.origins.restore(msgspec.convert(row[1], OriginRow))
-        elif tag == Tag.MEMBER:
-            member = msgspec.convert(row[1], Member)
-            machine.members[MemberId(member.ID)] = member
-        elif tag == Tag.ALARM:
-            machine.set_alarms((*machine.alarms, msgspec.convert(row[1], AlarmMember)))
-        elif tag == Tag.HEAD:
-            self._head = msgspec.convert(row, _Head)
-            if self._head.format != FORMAT:
-                raise StateError(
-                    f"a snapshot of the state has format {self._head.format}, this version knows "
-                    f"{FORMAT}: upgrade this member"
-                )
-        elif tag == Tag.END:
-            self._end = msgspec.convert(row, _End)
-        else:
-            raise StateError(f"a snapshot of the state has a row of the unknown kind {tag}")
+        match tag:
+            case Tag.VERSIONS:
+                for record in msgspec.convert(row[1], list[KeyValue]):
+                    self._take_version(record)
+            case Tag.LEASES:
+                machine.lessor.import_(msgspec.convert(row[1], list[tuple[int, int, int]]))
+            case Tag.USERS:
+                for user in msgspec.convert(row[1], list[UserRow]):
+                    machine.auth.restore_user(user)
+            case Tag.ROLES:
+                for role in msgspec.convert(row[1], list[RoleRow]):
+                    machine.auth.restore_role(role)
+            case Tag.ORIGIN:
+                machine.origins.restore(msgspec.convert(row[1], OriginRow))
+            case Tag.MEMBER:
+                self._take_member(msgspec.convert(row, tuple[int, Member, int]))
+            case Tag.REMOVED:
+                _, member_id, urls = msgspec.convert(row, tuple[int, int, tuple[str, ...]])
+                machine.roster.removed[MemberId(member_id)] = urls
+            case Tag.ALARM:
+                machine.set_alarms((*machine.alarms, msgspec.convert(row[1], AlarmMember)))
+            case Tag.HEAD:
+                self._take_head(row)
+            case Tag.END:
+                self._end = msgspec.convert(row, _End)
+            case _:
+                raise StateError(f"a snapshot of the state has a row of the unknown kind {tag}")
+        if tag in self._counts:
+            self._counts[tag] += len(row[1])
+
+    def _take_head(self, row: tuple[Any, ...]) -> None:
+        # Looked at before the rest: other formats have other fields.
+        if row[1] != FORMAT:
+            raise StateError(
+                f"a snapshot of the state has format {row[1]}, and this version reads only "
+                f"{FORMAT}: start the version that wrote it, or replace this member"
+            )
+        self._head = msgspec.convert(row, _Head)
+
+    def _take_member(self, row: tuple[int, Member, int]) -> None:
+        _, member, log_id = row
+        roster = self._machine.roster
+        roster.members[MemberId(member.ID)] = member
+        if log_id:
+            roster.log_ids[MemberId(member.ID)] = log_id
 
     def _take_version(self, record: KeyValue) -> None:
         assert self._head is not None, "versions come after the head"
@@ -151,7 +192,6 @@ class SnapshotLoader:
                 f"a snapshot has a version of revision {record.mod_revision} out of place"
             )
         self._revision = record.mod_revision
-        self._versions += 1
         machine = self._machine
         previous = machine.store.restore(record)
         held = previous.lease if previous is not None else 0

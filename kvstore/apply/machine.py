@@ -7,34 +7,31 @@ local deadlines of leases, and a budget only says where long work pauses.
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from kvstore.apply.admin import administer
 from kvstore.apply.capture import Capture
 from kvstore.apply.effects import extend_by_command, extend_by_error, extend_by_version
 from kvstore.apply.origins import Origins, Verdict
 from kvstore.apply.outcome import Outcome
 from kvstore.apply.quota import LEASE_BYTES, StateLimits
 from kvstore.apply.roster import Roster
+from kvstore.auth.check import authorise
+from kvstore.auth.identity import Identity
+from kvstore.auth.store import AuthStore
 from kvstore.budget import Budget, Sliced
 from kvstore.commands import (
     Body,
-    ClusterVersion,
     Command,
     Downgrade,
     LeaseCheckpoint,
     LeaseExpire,
-    MembershipAction,
-    MembershipChange,
-    PublishMember,
     decode,
     decode_body,
 )
-from kvstore.errors import CommandError, ErrorKind, KvError
+from kvstore.errors import ErrorKind, KvError
 from kvstore.mvcc.store import Store
 from kvstore.mvcc.txn import delete_keys, delete_range, execute_txn, has_puts, has_writes, put
 from kvstore.types import (
-    AlarmAction,
     AlarmMember,
-    AlarmRequest,
-    AlarmResponse,
     AlarmType,
     CompactionRequest,
     CompactionResponse,
@@ -48,7 +45,6 @@ from kvstore.types import (
     LeaseRevokeResponse,
     Member,
     MemberId,
-    MemberListResponse,
     PutRequest,
     PutResponse,
     Record,
@@ -57,6 +53,7 @@ from kvstore.types import (
 )
 
 if TYPE_CHECKING:
+    from kvstore.auth.tokens import TokenSink
     from kvstore.lease.lessor import Lessor
     from raft.types import Entry
 
@@ -83,11 +80,13 @@ class StateMachine:
         lessor: The leases; empty.
         limits: Local limits.
         budget: Where a huge command's slices end. Whoever drives one renews it before each step.
+        tokens: Told of tokens that come and go. They are no part of the state.
 
     Attributes:
         store: Keys and their versions.
         lessor: The leases.
         roster: Who is in the cluster.
+        auth: Users, roles, permissions, and whether anybody is asked for them.
         alarms: Raised alarms, by member and type in order.
         cluster_version: The lowest version that all members speak; empty until decided.
         downgrade: Whether one is prepared, and to which version.
@@ -108,6 +107,7 @@ class StateMachine:
         "alarms",
         "applied_index",
         "applied_term",
+        "auth",
         "cluster_version",
         "downgrade",
         "effects_hash",
@@ -115,6 +115,7 @@ class StateMachine:
         "origins",
         "roster",
         "store",
+        "tokens",
     )
 
     def __init__(
@@ -124,10 +125,13 @@ class StateMachine:
         lessor: "Lessor",
         limits: StateLimits,
         budget: Budget,
+        tokens: "TokenSink",
     ) -> None:
         self.store = Store()
         self.lessor = lessor
         self.roster = Roster(members)
+        self.auth = AuthStore()
+        self.tokens = tokens
         self.alarms: tuple[AlarmMember, ...] = ()
         self.cluster_version = ""
         self.downgrade = Downgrade(enabled=False)
@@ -205,6 +209,9 @@ class StateMachine:
             outcome.duplicate = verdict == Verdict.DUPLICATE
             return outcome
         try:
+            if self.auth.enabled:
+                asking = Identity(command.user, command.auth_revision)
+                authorise(self.auth, asking, body, self.lessor)
             if type(body) is PutRequest:
                 response = self._put(body)
             else:
@@ -284,23 +291,10 @@ class StateMachine:
             case LeaseCheckpoint():
                 self._lease_checkpoint(body, entry.term)
                 response = None
-            case AlarmRequest():
-                response = self._alarm(body)
-            case PublishMember():
-                self.roster.publish(body)
-                response = None
-            case ClusterVersion():
-                self.cluster_version = body.version
-                response = None
-            case MembershipChange():
-                response = self._change_membership(body, entry.index)
             case PutRequest():
                 raise AssertionError("a put needs no slices")
-            case Downgrade():
-                self.downgrade = body
-                response = None
             case _:
-                raise CommandError(f"a command of kind {command.kind}: upgrade this member")
+                response = administer(self, body, entry.index)
         self._hash_command(command)
         return response
 
@@ -397,36 +391,12 @@ class StateMachine:
     # --- cluster
     # -----------------------------------------------------------------------------------
 
-    def _alarm(self, request: AlarmRequest) -> AlarmResponse:
-        wanted = request.alarm
-        if request.action == AlarmAction.GET:
-            every = wanted == AlarmType.NONE
-            return AlarmResponse(None, [at for at in self.alarms if every or at.alarm == wanted])
-        alarm = AlarmMember(request.memberID, wanted)
-        raised = alarm in self.alarms
-        if request.action == AlarmAction.ACTIVATE and wanted != AlarmType.NONE:
-            if not raised:
-                self.set_alarms((*self.alarms, alarm))
-            return AlarmResponse(None, [alarm])
-        if request.action == AlarmAction.DEACTIVATE and raised:
-            self.set_alarms(tuple(other for other in self.alarms if other != alarm))
-            return AlarmResponse(None, [alarm])
-        return AlarmResponse()
-
     def set_alarms(self, alarms: tuple[AlarmMember, ...]) -> None:
         """Let these alarms, and what they forbid, hold from now on."""
         self.alarms = tuple(sorted(alarms, key=lambda alarm: (alarm.memberID, alarm.alarm)))
         types = {alarm.alarm for alarm in self.alarms}
         self._corrupt = AlarmType.CORRUPT in types
         self._refuses_puts = self._corrupt or AlarmType.NOSPACE in types
-
-    def _change_membership(self, change: MembershipChange, index: int) -> MemberListResponse:
-        self.roster.change(change, index)
-        if change.action == MembershipAction.REMOVE:
-            # Nobody else would ever clear the alarms of a member that is gone.
-            gone = change.member_id
-            self.set_alarms(tuple(alarm for alarm in self.alarms if alarm.memberID != gone))
-        return MemberListResponse(None, self.roster.listed())
 
     # --- refusals and the hash
     # ---------------------------------------------------------------------

@@ -45,7 +45,7 @@ ROOT: Final = "root"
 """The user without whom authentication cannot be on, and the role that may do everything."""
 
 _ROOT_PERMISSION: Final = Permission(PermissionType.READWRITE, b"", OPEN_END)
-_GROUP: Final = 128
+_PERMISSIONS_PER_ROW: Final = 16
 
 AuthBody: TypeAlias = (
     AuthEnableRequest
@@ -367,11 +367,11 @@ class AuthStore:
                 role.name,
                 tuple(
                     (p.permType, p.key, p.range_end)
-                    for p in role.permissions[start : start + _GROUP]
+                    for p in role.permissions[start : start + _PERMISSIONS_PER_ROW]
                 ),
             )
             for role in roles
-            for start in range(0, len(role.permissions) or 1, _GROUP)
+            for start in range(0, len(role.permissions) or 1, _PERMISSIONS_PER_ROW)
         )
 
     def restore_user(self, row: UserRow) -> None:
@@ -406,7 +406,9 @@ class AuthStore:
         Raises:
             StateError: They do not hold together.
         """
-        if revision < 1 or (enabled and not self.is_root(ROOT)):
+        if revision < 1:
+            raise StateError(f"a snapshot holds the impossible auth revision {revision}")
+        if enabled and not self.is_root(ROOT):
             raise StateError("a snapshot asks for authentication, and nobody could log in as root")
         self.revision = revision
         self.enabled = enabled

@@ -241,6 +241,7 @@ class Node:
             lessor=Lessor(min_ttl_seconds=1),
             limits=StateLimits(quota_bytes=self.config.quota_bytes or 0),
             budget=self._apply_budget,
+            tokens=self.tokens,
         )
 
     def _new_loader(self) -> SnapshotLoader:
@@ -249,11 +250,14 @@ class Node:
             lessor=Lessor(min_ttl_seconds=1),
             limits=StateLimits(quota_bytes=self.config.quota_bytes or 0),
             budget=self._apply_budget,
+            tokens=self.tokens,
         )
 
     def _on_replaced(self, before: StateMachine, machine: StateMachine) -> None:
         self.upkeep.retire(before)
         self.hub.rebase(machine.store)
+        # Who was deleted, or changed a password, in the entries that the snapshot stands for?
+        self.tokens.clear()
         self.proposals.forget_applied(machine.origins.has_applied)
 
     def read_budget(self) -> ClockBudget:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kvstore.apply import Outcome, SnapshotLoader, StateLimits, StateMachine
+from kvstore.auth.identity import NOBODY, Identity
 from kvstore.budget import CountedBudget, finish
 from kvstore.commands import BODIES, Body, Kind, encode
 from kvstore.lease.lessor import Lessor
@@ -36,6 +37,22 @@ class RecordingHub:
         self.published.append((revision, None))
 
 
+class RecordingTokens:
+    """Keeps what whoever remembers tokens would hear."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, ...]] = []
+
+    def assign(self, user: str, token: str) -> None:
+        self.heard.append(("assign", user, token))
+
+    def forget_user(self, user: str) -> None:
+        self.heard.append(("forget", user))
+
+    def clear(self) -> None:
+        self.heard.append(("clear",))
+
+
 def command(
     index: int,
     body: Body,
@@ -46,11 +63,21 @@ def command(
     incarnation: int = 1,
     sequence: int | None = None,
     low: int | None = None,
+    identity: Identity = NOBODY,
 ) -> Entry:
     """An entry that holds a command."""
     sequence = index if sequence is None else sequence
     low = max(0, sequence - 4) if low is None else low
-    data = encode(member, incarnation, sequence, low, kind or KINDS[type(body)], body)
+    data = encode(
+        member,
+        incarnation,
+        sequence,
+        low,
+        kind or KINDS[type(body)],
+        body,
+        identity.user,
+        identity.revision,
+    )
     return encode_entry(Index(index), Term(term), EntryKind.COMMAND, data)
 
 
@@ -71,8 +98,9 @@ class Rig:
         self.budget = CountedBudget(steps)
         self.limits = StateLimits(quota_bytes=quota, watch_records_max=watch_records_max)
         self.hub = RecordingHub() if hub is None else hub
+        self.tokens = RecordingTokens()
         self.machine = StateMachine(
-            list(MEMBERS), self.hub, Lessor(MIN_TTL), self.limits, self.budget
+            list(MEMBERS), self.hub, Lessor(MIN_TTL), self.limits, self.budget, self.tokens
         )
 
     @property
@@ -91,7 +119,7 @@ class Rig:
         return self.run(body, **name).response
 
     def loader(self) -> SnapshotLoader:
-        return SnapshotLoader(self.hub, Lessor(MIN_TTL), self.limits, self.budget)
+        return SnapshotLoader(self.hub, Lessor(MIN_TTL), self.limits, self.budget, self.tokens)
 
     def reload(self, chunks: list[bytes]) -> Rig:
         """Another rig, whose machine was loaded from these chunks."""
