@@ -211,6 +211,7 @@ class ErrorKind(enum.Enum):
     UNKNOWN_METHOD = (Code.UNKNOWN, "etcdserver: unknown method")
     NOT_PRIMARY_LESSOR = (Code.UNKNOWN, "not a primary lessor")
     PASSWORD_TOO_LONG = (Code.UNKNOWN, "bcrypt: password length exceeds 72 bytes")
+    MUTEX_SESSION_EXPIRED = (Code.UNKNOWN, "mutex: session is expired")
     ELECTION_NO_LEADER = (Code.UNKNOWN, "election: no leader")
     ELECTION_NOT_LEADER = (Code.UNKNOWN, "election: not leader")
     ELECTION_LEADER_MISSING = (Code.UNKNOWN, '"leader" field must be provided')

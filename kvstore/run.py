@@ -158,6 +158,8 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
         stopping.cancel()
         # Leadership first: clients of the others then wait for no election.
         await node.hand_over()
+        # Whoever waits for a lock would else be waited for.
+        await node.dismiss()
         await door.stop(0.0 if node.failed.done() else GRACE_SECONDS)
         await node.stop()
     if node.failed.done():

@@ -9,7 +9,7 @@ import errno
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -113,6 +113,8 @@ class Node:
         )
         self._published_by: asyncio.Task[None] | None = None
         self._stopping = False
+        self.before_stop: list[Callable[[], Awaitable[None]]] = []
+        """What others have to end while commands still get through."""
         recovery = bootstrap.recover(
             config,
             environment.disk,
@@ -338,6 +340,7 @@ class Node:
 
     async def stop(self) -> None:
         """Hand leadership on, finish what was promised, and leave a clean log."""
+        await self.dismiss()
         self._stopping = True
         if self._published_by is not None:
             self._published_by.cancel()
@@ -355,6 +358,11 @@ class Node:
         error = await closed
         if error is not None:
             log.warning("the log could not be closed cleanly: %s", error)
+
+    async def dismiss(self) -> None:
+        """Send away who waits for something that may never come."""
+        while self.before_stop:
+            await self.before_stop.pop()()
 
     async def hand_over(self) -> None:
         """If this member leads, let another lead, and wait until it does (for a bounded time)."""

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 from kvstore.errors import KvError
 from kvstore.service.caller import ANYBODY, Caller
 from kvstore.service.cluster import ClusterCalls
+from kvstore.service.election import ElectionCalls
 from kvstore.service.kv import KvCalls
 from kvstore.service.lease import LeaseCalls
+from kvstore.service.lock import LockCalls
 from kvstore.service.maintenance import MaintenanceCalls, alarm_name
+from kvstore.service.waiting import Waiting
 from kvstore.service.watch import ServiceWatch
 from kvstore.types import AlarmType, RangeRequest, RangeResponse
 from raft.types import NO_NODE
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from kvstore.server.node import Node
 
 
-class Service(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls):
+class Service(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls, LockCalls, ElectionCalls):
     """One method a call: ``call(request, caller, reply)``.
 
     ``reply`` is called exactly once, on the loop, perhaps before the method returns: with a
@@ -30,6 +33,8 @@ class Service(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls):
 
     def __init__(self, node: "Node") -> None:
         super().__init__(node)
+        self.waiting = Waiting(self)
+        node.before_stop.append(self.waiting.stop)
 
     def open_watch(self, caller: Caller, on_ready: Callable[[], None]) -> ServiceWatch:
         """A new watch stream.
