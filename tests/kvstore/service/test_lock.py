@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.kvstore.service.waiting import lock, settle, unlock
+from tests.kvstore.service.waiting import entered, lock, settle, unlock
 from tests.support.cluster import Cluster
 from tests.support.scenario import scenario
 
@@ -55,8 +55,7 @@ async def test_whoever_came_first_is_next(cluster: Cluster) -> None:
     calls = []
     for lease in range(1, 8):
         calls.append(lock(cluster[lease % 3], NAME, lease))
-        key = b"lock/%x" % lease
-        await cluster.wait(lambda key=key: cluster[0].machine.store.get(key))
+        await entered(cluster[0], b"lock/%x" % lease)
     held = 0
     for lease, call in enumerate(calls, 1):
         response = await call.won()

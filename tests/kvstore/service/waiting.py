@@ -72,6 +72,11 @@ async def candidates(host: Host, name: bytes) -> list[bytes]:
     return [kv.key for kv in (await host.range(name + b"/", name + b"0")).kvs]
 
 
+async def entered(host: Host, key: bytes) -> None:
+    """Wait until a member knows of a candidate."""
+    await host.cluster.wait(lambda: host.machine.store.get(key))
+
+
 async def settle(cluster: Cluster, seconds: float = 0.5) -> None:
     """Time in which those who wait could be answered, if they were to be."""
     await asyncio.sleep(seconds)
