@@ -138,7 +138,6 @@ ROWS = [
 TABLE = {row.name: row for row in ROWS}
 
 EXCUSED = {
-    "INVALID_CLIENT_API_VERSION": "the version is metadata of gRPC; no call over HTTP needs it",
     "MEMBER_EXIST": "ids are made of URLs and time, and URLs that are in use are refused first",
     "CLUSTER_ID_MISMATCH": "members tell each other, not clients",
     "NOT_CAPABLE": "every version of this server has every call",
