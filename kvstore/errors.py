@@ -46,6 +46,10 @@ class StateError(KvstoreError):
     """A snapshot or a recovered state does not hold together. Fatal."""
 
 
+class RemovedError(KvstoreError):
+    """This member was taken out of its cluster, and its process ends."""
+
+
 class ConfigError(KvstoreError):
     """A flag, variable or file entry cannot be used.
 

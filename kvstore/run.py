@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from kvstore.api.access import Access
 from kvstore.api.front_door import FrontDoor
 from kvstore.api.limits import ApiLimits
-from kvstore.errors import KvstoreError
+from kvstore.errors import KvstoreError, RemovedError
 from kvstore.metrics import Metrics
-from kvstore.server import bootstrap
+from kvstore.server import bootstrap, joining
 from kvstore.server.identity import Identity
 from kvstore.server.network.base import Network, NetworkError
 from kvstore.server.network.http import HttpNetwork
@@ -37,6 +37,8 @@ GRACE_SECONDS = 3.0
 SILENT_ELECTIONS = 5
 """A link to a peer that is silent for so many election timeouts is dialled anew."""
 YOUNG_OBJECTS_MAX = 20_000
+EXIT_REMOVED = 5
+"""Apart from all others: whoever restarts processes need not start this one again."""
 
 
 def real_environment(config: "ServerConfig", loop: asyncio.AbstractEventLoop) -> Environment:
@@ -73,8 +75,8 @@ async def run(
     """Run one node until it is told to stop (SIGTERM, SIGINT, or ``stop``), or cannot go on.
 
     Returns:
-        The exit code: 0 after a clean stop, 1 if it could not start or had to give up; the log says
-        why.
+        The exit code: 0 after a clean stop, 1 if it could not start or had to give up, 5 once it
+        was removed from its cluster; the log says why.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -82,11 +84,8 @@ async def run(
         loop.add_signal_handler(number, stop.set)
     try:
         environment = real_environment(config, loop)
-        identity = bootstrap.identity_of(config)
         fresh = not Wal.exists(environment.disk, bootstrap.layout(config.data_dir).wal)
-        if fresh:
-            await bootstrap.refuse_if_known(config, identity)
-        node = Node(config, environment)
+        node = Node(config, environment, await _ask_who_this_is(config) if fresh else None)
         _settle_collector()
         log.info(
             "member %x (%s) of cluster %x: %s data directory %s, log at index %d, term %d",
@@ -103,6 +102,17 @@ async def run(
         log.critical("cannot start on data directory %s: %s", config.data_dir, error)
         return 1
     return await _serve(node, stop, on_ready)
+
+
+async def _ask_who_this_is(config: "ServerConfig") -> Identity | None:
+    """For an empty directory: who this member is to the cluster that it joins.
+
+    None if it is to found one, and nobody knows it yet.
+    """
+    if config.initial_cluster_state == "existing":
+        return await joining.join(config)
+    await joining.refuse_if_known(config, bootstrap.founding_identity(config))
+    return None
 
 
 def _settle_collector() -> None:
@@ -160,9 +170,10 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
         await node.hand_over()
         # Whoever waits for a lock would else be waited for.
         await node.dismiss()
-        await door.stop(0.0 if node.failed.done() else GRACE_SECONDS)
+        removed = node.failed.done() and isinstance(node.failed.result(), RemovedError)
+        await door.stop(0.0 if node.failed.done() and not removed else GRACE_SECONDS)
         await node.stop()
     if node.failed.done():
-        return 1
+        return EXIT_REMOVED if removed else 1
     log.info("stopped")
     return 0

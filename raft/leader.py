@@ -127,6 +127,20 @@ def _take(
     return taken, refused
 
 
+def refusal_of_membership(core: Core) -> RejectReason | None:
+    """Why no change of the configuration can begin here now; None if one can."""
+    leadership = core.leadership
+    if leadership is None:
+        return RejectReason.NO_LEADER
+    if leadership.transfer_target != NO_NODE:
+        return RejectReason.TRANSFERRING
+    if core.commit_index < leadership.first_index:
+        return RejectReason.NOT_READY
+    if core.membership.current.voters_outgoing or not core.configuration_in_force_is_committed():
+        return RejectReason.MEMBERSHIP_PENDING
+    return None
+
+
 def propose_membership(core: Core, event: ProposeMembership) -> None:
     """Begin a change of the configuration; one at a time (thesis §4.1).
 
@@ -137,16 +151,7 @@ def propose_membership(core: Core, event: ProposeMembership) -> None:
         ConfigError: The configuration asked for cannot be.
     """
     check_target(event.configuration)
-    leadership = core.leadership
-    reason: RejectReason | None = None
-    if leadership is None:
-        reason = RejectReason.NO_LEADER
-    elif leadership.transfer_target != NO_NODE:
-        reason = RejectReason.TRANSFERRING
-    elif core.commit_index < leadership.first_index:
-        reason = RejectReason.NOT_READY
-    elif core.membership.current.voters_outgoing or not core.configuration_in_force_is_committed():
-        reason = RejectReason.MEMBERSHIP_PENDING
+    reason = refusal_of_membership(core)
     if reason is not None:
         core.rejected.append(Rejected(event.token, reason, core.leader))
         return

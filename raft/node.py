@@ -185,6 +185,18 @@ class RaftNode:
         return self._core.membership.current
 
     @property
+    def configuration_is_committed(self) -> bool:
+        """Whether the configuration in force is known to be committed, and is not a joint one."""
+        core = self._core
+        joint = bool(core.membership.current.voters_outgoing)
+        return not joint and core.configuration_in_force_is_committed()
+
+    @property
+    def may_change_membership(self) -> bool:
+        """Whether ``ProposeMembership`` would be accepted now."""
+        return leader.refusal_of_membership(self._core) is None
+
+    @property
     def transfer_target(self) -> NodeId:
         """Whom this leader is handing over to; ``NO_NODE`` if to nobody."""
         leadership = self._core.leadership

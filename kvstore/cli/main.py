@@ -49,7 +49,7 @@ COMMANDS: Final = {
 
 EPILOG: Final = (
     "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the outcome of a write is unknown, "
-    "4 no endpoint could be reached."
+    "4 no endpoint could be reached, 5 (serve) the node was removed from its cluster."
 )
 
 

@@ -4,19 +4,17 @@ data-dir/member/wal/     the log
 data-dir/member/snap/    snapshots
 """
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 
 from kvstore.apply import SnapshotLoader, StateMachine
 from kvstore.errors import ConfigError, StateError
-from kvstore.server.identity import Identity, derive
-from kvstore.types import Member
+from kvstore.server.identity import Beginning, Identity, derive
+from kvstore.types import Member, MemberId
 from raft.types import Configuration, Entry, Index, NodeId, SnapshotMeta, Term
 from wal.errors import REPLACE_REMEDY, WalError
 from wal.files import SECTOR_BYTES
@@ -30,11 +28,6 @@ if TYPE_CHECKING:
     from wal.files import Disk
 
 log = logging.getLogger("kvstore.server")
-
-ASK_SECONDS_MAX = 2.0
-"""How long a fresh member waits for its peers to say whether they know it."""
-
-_decode_members = msgspec.msgpack.Decoder(tuple[Member, ...]).decode
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -57,6 +50,7 @@ class Recovery(msgspec.Struct, frozen=True):
     """
 
     identity: Identity
+    beginning: Beginning
     wal: Wal
     recovered: Recovered
     snapshot: SnapshotMeta
@@ -73,17 +67,22 @@ class LogEvents(msgspec.Struct, frozen=True):
     clock: Callable[[], float]
 
 
-def identity_of(config: "ServerConfig") -> Identity:
-    """The ids that the flags stand for.
+def founding_identity(config: "ServerConfig") -> Identity:
+    """The ids of a founder, which the flags stand for.
 
     Raises:
-        ConfigError: The flags contradict each other.
+        ConfigError: The flags contradict each other, or say that this is no founder.
     """
+    if config.initial_cluster_state == "existing":
+        raise ConfigError(
+            f"--initial-cluster-state is existing, but {config.data_dir} is empty, and no cluster "
+            "was asked who this member is"
+        )
     return derive(config.name, config.initial_cluster, config.initial_cluster_token)
 
 
 def initial_configuration(identity: Identity) -> Configuration:
-    """All founding members vote."""
+    """All founding members vote; one that joins later begins from here as well, without a vote."""
     return Configuration(tuple(NodeId(member.ID) for member in identity.members))
 
 
@@ -92,7 +91,7 @@ def recover(
     disk: "Disk",
     events: LogEvents,
     *,
-    first_incarnation: int,
+    fresh: Metadata | None,
     new_machine: Callable[[tuple[Member, ...]], StateMachine],
     new_loader: Callable[[], SnapshotLoader],
 ) -> Recovery:
@@ -102,25 +101,55 @@ def recover(
         config: The member's settings.
         disk: Where its directory is.
         events: Who is told of what happens to the log.
-        first_incarnation: What a new log begins to count its openings from. By chance, so that a
-            directory that was wiped does not take up the names of commands of its former life.
+        fresh: What a new log begins with (``new_log``); None if there is one already.
         new_machine: Makes the empty state of a cluster with these members.
         new_loader: Makes a loader for a snapshot.
 
     Raises:
-        ConfigError: The directory belongs to another member or cluster than the flags name.
+        ConfigError: The directory belongs to another member than the flags name.
         WalError: The log or the snapshots are damaged, locked, or of another format.
         StateError: A snapshot that its checksums vouch for does not hold together.
     """
-    wal, recovered = _open_log(config, disk, events, first_incarnation)
-    metadata = recovered.metadata
-    founders = _decode_members(metadata.bootstrap)
-    identity = Identity(metadata.cluster_id, metadata.member_id, founders)
-    directory = layout(config.data_dir).snapshots
-    origin = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
-    snapshot, file, entries = _choose_snapshot(disk, directory, origin, recovered)
-    machine = new_machine(founders) if file is None else _load(disk, file, new_loader())
-    return Recovery(identity, wal, recovered, snapshot, entries, machine, file)
+    wal, recovered = Wal.open(
+        disk,
+        layout(config.data_dir).wal,
+        WalOptions(segment_bytes=config.wal_segment_bytes // SECTOR_BYTES * SECTOR_BYTES),
+        fresh,
+        on_persisted=events.on_persisted,
+        on_failed=events.on_failed,
+        clock=events.clock,
+    )
+    try:
+        metadata = recovered.metadata
+        beginning = Beginning.read(metadata.bootstrap, metadata.member_id)
+        founders = beginning.founders
+        identity = Identity(metadata.cluster_id, metadata.member_id, founders)
+        directory = layout(config.data_dir).snapshots
+        origin = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
+        snapshot, file, entries = _choose_snapshot(disk, directory, origin, recovered)
+        machine = new_machine(founders) if file is None else _load(disk, file, new_loader())
+        _check_owner(config, identity, beginning, machine)
+    except (ConfigError, StateError):
+        wal.close(lambda _: None)
+        raise
+    return Recovery(identity, beginning, wal, recovered, snapshot, entries, machine, file)
+
+
+def new_log(
+    config: "ServerConfig", identity: Identity, *, log_id: int, first_incarnation: int
+) -> Metadata:
+    """What a new log says of whom it belongs to.
+
+    Args:
+        config: The member's settings.
+        identity: Its ids and the cluster's founders.
+        log_id: By chance; a member that comes with another one has lost what it acknowledged.
+        first_incarnation: What the log begins to count its openings from. By chance, so that a
+            directory that was wiped does not take up the names of commands of its former life.
+    """
+    urls = tuple(sorted(config.initial_advertise_peer_urls))
+    beginning = Beginning(log_id, config.name, urls, identity.members)
+    return Metadata(identity.cluster_id, identity.member_id, first_incarnation, beginning.written())
 
 
 def _choose_snapshot(
@@ -153,41 +182,25 @@ def _choose_snapshot(
     )
 
 
-def _open_log(
-    config: "ServerConfig", disk: "Disk", events: LogEvents, first_incarnation: int
-) -> tuple[Wal, Recovered]:
-    identity = identity_of(config)
-    fresh = Metadata(
-        cluster_id=identity.cluster_id,
-        member_id=identity.member_id,
-        incarnation=first_incarnation,
-        bootstrap=msgspec.msgpack.encode(identity.members),
-    )
-    wal, recovered = Wal.open(
-        disk,
-        layout(config.data_dir).wal,
-        WalOptions(segment_bytes=config.wal_segment_bytes // SECTOR_BYTES * SECTOR_BYTES),
-        fresh,
-        on_persisted=events.on_persisted,
-        on_failed=events.on_failed,
-        clock=events.clock,
-    )
-    try:
-        _check_owner(config, identity, recovered.metadata)
-    except ConfigError:
-        wal.close(lambda _: None)
-        raise
-    return wal, recovered
+def _check_owner(
+    config: "ServerConfig", identity: Identity, beginning: Beginning, machine: StateMachine
+) -> None:
+    """Refuse somebody else's directory.
 
-
-def _check_owner(config: "ServerConfig", identity: Identity, metadata: Metadata) -> None:
-    if (metadata.cluster_id, metadata.member_id) != (identity.cluster_id, identity.member_id):
-        raise ConfigError(
-            f"{config.data_dir} holds member {metadata.member_id:x} of cluster "
-            f"{metadata.cluster_id:x}, but the flags describe member {identity.member_id:x} of "
-            f"cluster {identity.cluster_id:x}: give the --name, --initial-cluster and "
-            "--initial-cluster-token that it was founded with, or another --data-dir"
-        )
+    The other flags of the founding are not looked at: the members may have changed since.
+    """
+    member = machine.members.get(MemberId(identity.member_id))
+    names = {beginning.name, member.name if member else ""}
+    urls = {*beginning.peer_urls, *(member.peerURLs if member else ())}
+    if config.name in names or not urls.isdisjoint(config.initial_advertise_peer_urls):
+        return
+    raise ConfigError(
+        f"{config.data_dir} holds member {identity.member_id:x} ({beginning.name}, "
+        f"{','.join(sorted(urls))}) of cluster {identity.cluster_id:x}, but --name is "
+        f"{config.name} and --initial-advertise-peer-urls is "
+        f"{','.join(config.initial_advertise_peer_urls)}: give one of them as it was, or another "
+        "--data-dir"
+    )
 
 
 def _sound_file(disk: "Disk", directory: str, mark: SnapshotMeta) -> SnapshotFile | None:
@@ -208,49 +221,3 @@ def _load(disk: "Disk", file: SnapshotFile, loader: SnapshotLoader) -> StateMach
     finally:
         reader.close()
     return loader.finish()
-
-
-async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
-    """Ask the other founders before a fresh directory takes part as a founder.
-
-    A member that lost its directory has forgotten whom it voted for and what it acknowledged. Were
-    it to start anew under its id, a majority could be made of members that never saw what was
-    promised. Peers that cannot be reached are not waited for: at the founding nobody may be up yet.
-
-    Raises:
-        ConfigError: The cluster already knows this member as started.
-    """
-    if config.initial_cluster_state == "existing":
-        raise ConfigError(
-            f"--initial-cluster-state is existing, but {config.data_dir} is empty: a running "
-            "cluster cannot take a new member in yet, and a founding member that lost its data "
-            "must not come back under its old id. Restore the directory; to found a new cluster "
-            "say new"
-        )
-    others = [member for member in identity.members if identity.member_id != member.ID]
-    if not others:
-        return
-    timeout = aiohttp.ClientTimeout(total=ASK_SECONDS_MAX)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        answers = await asyncio.gather(*(_members_at(session, member) for member in others))
-    for members in answers:
-        for member in members:
-            if member.get("id") == identity.member_id and member.get("clientURLs"):
-                raise ConfigError(
-                    f"member {identity.member_id:x} ({config.name}) is known to its cluster, but "
-                    f"{config.data_dir} is empty: a member that lost its data must not come back "
-                    "under its old id, for it has forgotten what it promised. Restore the "
-                    "directory; to give the member up, found the cluster anew from the others' data"
-                )
-
-
-async def _members_at(session: aiohttp.ClientSession, member: Member) -> list[dict[str, object]]:
-    for url in member.peerURLs:
-        try:
-            async with session.get(f"{url}/members") as response:
-                if response.status == 200:
-                    body = await response.json(content_type=None)
-                    return [row for row in body if isinstance(row, dict)]
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.debug("%s does not say who its members are: %s", url, error)
-    return []

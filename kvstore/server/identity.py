@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from kvstore.errors import ConfigError
+from kvstore.errors import ConfigError, StateError
 from kvstore.types import Member
+
+BEGINNING_FORMAT = 2
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -20,6 +22,46 @@ class Identity(msgspec.Struct, frozen=True):
     cluster_id: int
     member_id: int
     members: tuple[Member, ...]
+
+
+class Beginning(msgspec.Struct, frozen=True, array_like=True):
+    """What a log remembers of its member's first start: the ``bootstrap`` of its metadata.
+
+    ``founders`` are those that the cluster started with, the same on every member: with them
+    everybody's log and state begin alike, also those of members that joined later. Format 2, a
+    MessagePack array::
+
+        [ 2, log id u64, name, [peer URL, ...], [founder, ...] ]
+
+    Format 1 was the array of founders alone.
+    """
+
+    log_id: int
+    name: str
+    peer_urls: tuple[str, ...]
+    founders: tuple[Member, ...]
+
+    def written(self) -> bytes:
+        """The bytes."""
+        return msgspec.msgpack.encode((BEGINNING_FORMAT, *msgspec.structs.astuple(self)))
+
+    @classmethod
+    def read(cls, data: bytes, own_id: int) -> "Beginning":
+        """From the bytes, of either format; one of format 1 has no log id (0).
+
+        Raises:
+            StateError: They are of neither.
+        """
+        try:
+            rows = msgspec.msgpack.decode(data)
+            if rows and rows[0] == BEGINNING_FORMAT:
+                return msgspec.convert(rows[1:], cls)
+            founders = msgspec.convert(rows, tuple[Member, ...])
+        except (msgspec.DecodeError, msgspec.ValidationError, TypeError, LookupError) as error:
+            raise StateError(f"the log does not say whose it is: {error}") from error
+        own = [member for member in founders if own_id == member.ID]
+        name, urls = (own[0].name, own[0].peerURLs) if own else ("", ())
+        return cls(0, name, urls, founders)
 
 
 def _first_eight_bytes(data: bytes) -> int:
@@ -34,6 +76,13 @@ def member_id(peer_urls: Sequence[str], token: str) -> int:
     In the cluster with this token.
     """
     return _first_eight_bytes(("".join(sorted(peer_urls)) + token).encode())
+
+
+def added_member_id(peer_urls: Sequence[str], unix_seconds: int) -> int:
+    """The id of a member that is added to a running cluster: with the time, for one that had these
+    URLs before must not come back.
+    """
+    return _first_eight_bytes(f"{''.join(sorted(peer_urls))}{unix_seconds}".encode())
 
 
 def cluster_id(member_ids: Sequence[int]) -> int:

@@ -6,7 +6,6 @@ cluster can run in one process, on a disk that forgets and a network that loses.
 
 import asyncio
 import errno
-import json
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -23,25 +22,28 @@ from kvstore.server.applier import Applier
 from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.leases import LeaseKeeper
-from kvstore.server.network.base import Network, SnapshotOffer, SnapshotSink
+from kvstore.server.membership import MembershipKeeper
+from kvstore.server.network.base import Network
 from kvstore.server.network.framed import UNSENT_BYTES_MAX
 from kvstore.server.pacing import ClockBudget
+from kvstore.server.peer_port import PeerPort
 from kvstore.server.peers import Peers
 from kvstore.server.proposals import Proposals
 from kvstore.server.reads import Reads
 from kvstore.server.secrets import SecretWork, new_tokens
 from kvstore.server.snapshots import SnapshotKeeper
+from kvstore.server.transfer import Transfer
 from kvstore.server.upkeep import Upkeep
-from kvstore.types import Member, MemberId
-from kvstore.version import VERSION
+from kvstore.types import Member
 from kvstore.watch.hub import WatchHub
 from kvstore.watch.limits import WatchLimits
 from raft.config import RaftConfig
 from raft.errors import RaftError
-from raft.events import TransferLeader
 from raft.node import RaftNode
-from raft.types import NO_NODE, NodeId, Role, Seq
+from raft.types import NodeId, Seq
 from wal.errors import WalError
+from wal.record import Metadata
+from wal.wal import Wal
 
 if TYPE_CHECKING:
     from kvstore.config import ServerConfig
@@ -53,9 +55,9 @@ READS_MAX = 100_000
 REQUEST_SECONDS = 5.0
 """etcd's: a request may take this and two election timeouts."""
 DRAIN_SECONDS_MAX = 2.0
-TRANSFER_SECONDS_MAX = 1.0
 LEASE_TTL_ELECTIONS = 1.5
 INCARNATION_BITS = 48
+LOG_ID_BITS = 62
 RESPONSE_MARGIN_BYTES = 512 * 1024
 """A watch response may exceed the largest request by this before it is cut, as in etcd."""
 
@@ -87,9 +89,16 @@ class Node:
     Args:
         config: Its settings.
         environment: Disk, network, randomness.
+        joining: Who this member is to the cluster that it joins, if its directory is empty; None:
+            one of the founders whom the flags name.
+
+    Attributes:
+        is_learner: Whether it has no vote; it serves little then.
     """
 
-    def __init__(self, config: "ServerConfig", environment: Environment) -> None:
+    def __init__(
+        self, config: "ServerConfig", environment: Environment, joining: Identity | None = None
+    ) -> None:
         self.config = config
         self.limits = config
         self.loop = loop = asyncio.get_running_loop()
@@ -115,11 +124,12 @@ class Node:
         self._stopping = False
         self.before_stop: list[Callable[[], Awaitable[None]]] = []
         """What others have to end while commands still get through."""
+        self.is_learner = False
         recovery = bootstrap.recover(
             config,
             environment.disk,
             bootstrap.LogEvents(self._on_persisted, self.fail, self.clock),
-            first_incarnation=1 + environment.rng.getrandbits(INCARNATION_BITS),
+            fresh=self._new_log(environment, joining),
             new_machine=self._new_machine,
             new_loader=self._new_loader,
         )
@@ -216,6 +226,25 @@ class Node:
         )
         self.hub.rebase(recovery.machine.store)
         self.upkeep = Upkeep(self)
+        self.transfer = Transfer(self)
+        self.membership = MembershipKeeper(self, environment.wall_clock or self.loop.time)
+        self.peer_port = PeerPort(self, recovery.beginning.log_id)
+
+    def _new_log(self, environment: Environment, joining: Identity | None) -> Metadata | None:
+        """What a new log begins with; None if there is one.
+
+        Raises:
+            ConfigError: The directory is empty, and nothing says who this member is.
+        """
+        config = self.config
+        if Wal.exists(environment.disk, bootstrap.layout(config.data_dir).wal):
+            return None
+        return bootstrap.new_log(
+            config,
+            joining or bootstrap.founding_identity(config),
+            log_id=1 + environment.rng.getrandbits(LOG_ID_BITS),
+            first_incarnation=1 + environment.rng.getrandbits(INCARNATION_BITS),
+        )
 
     # --- the state --------------------------------------------------------------------------------
 
@@ -278,16 +307,12 @@ class Node:
         # What is known to be committed is applied first: it tells who must be refused a link.
         while not self.failed.done() and not self._caught_up():  # noqa: ASYNC110
             await asyncio.sleep(0)
-        await self.network.start(self)
-        self.network.set_peers(self._peer_urls())
+        await self.network.start(self.peer_port)
+        self.membership.refresh()
         self._published_by = self.loop.create_task(self._publish())
 
     def _caught_up(self) -> bool:
         return self.applier.machine.applied_index >= self._recovered_commit_index
-
-    def _peer_urls(self) -> dict[int, tuple[str, ...]]:
-        members = self.applier.machine.members
-        return {key: row.peerURLs for key, row in members.items() if key != self.member_id}
 
     async def _publish(self) -> None:
         """Tell the cluster this member's name and client URLs.
@@ -295,7 +320,8 @@ class Node:
         With that through the log, it is ready.
         """
         config = self.config
-        body = PublishMember(self.member_id, config.name, list(config.advertise_client_urls))
+        urls = list(config.advertise_client_urls)
+        body = PublishMember(self.member_id, config.name, urls, self.peer_port.log_id)
         while True:
             result = await self.propose(Kind.PUBLISH_MEMBER, body)
             if not isinstance(result, KvError):
@@ -351,6 +377,7 @@ class Node:
         self.proposals.fail_all(ErrorKind.STOPPED)
         self.reads.fail_all(ErrorKind.STOPPED)
         self.leases.fail_all(ErrorKind.STOPPED)
+        self.membership.fail_all(ErrorKind.STOPPED)
         await self.snapshots.stop()
         await self.network.stop()
         closed: asyncio.Future[WalError | None] = self.loop.create_future()
@@ -366,23 +393,15 @@ class Node:
 
     async def hand_over(self) -> None:
         """If this member leads, let another lead, and wait until it does (for a bounded time)."""
-        driver = self.driver
-        if self.failed.done() or driver.role != Role.LEADER or not self.transfer_leadership():
-            return
-        give_up = self.loop.time() + TRANSFER_SECONDS_MAX
-        await self._wait(lambda: driver.leader not in (self.member_id, NO_NODE), give_up)
+        await self.transfer.hand_over()
 
     def transfer_leadership(self) -> bool:
         """Begin to hand leadership to the linked voter that has most; False if there is none."""
-        raft = self.driver.raft
-        others = [node for node in raft.configuration.voters if node != self.member_id]
-        linked = [node for node in others if self.network.is_up(node)]
-        if not linked:
-            return False
-        progress = raft.progress()
-        best = max(linked, key=lambda node: (int(progress[node]["match"]), node))
-        self.driver.step(TransferLeader(best))
-        return True
+        return self.transfer.begin()
+
+    def move_leader(self, target: int, reply: Callable[[KvError | None], None]) -> None:
+        """Hand leadership to a voting member, and answer once it leads; see ``Transfer.move``."""
+        self.transfer.move(target, reply, self.request_timeout_seconds)
 
     async def _drain(self) -> None:
         give_up = self.loop.time() + DRAIN_SECONDS_MAX
@@ -391,63 +410,3 @@ class Node:
     async def _wait(self, condition: Callable[[], bool], give_up: float) -> None:
         while not condition() and self.loop.time() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-
-    # --- what the network asks --------------------------------------------------------------------
-
-    def on_frame(self, member: int, frame: bytes) -> None:
-        """A frame from a member; see ``Peers``."""
-        self.peers.on_frame(member, frame)
-
-    def on_link(self, member: int, *, up: bool) -> None:
-        """A link came up or broke; see ``Peers``."""
-        self.peers.on_link(member, up=up)
-
-    async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
-        """A leader offers a snapshot; see ``SnapshotKeeper``."""
-        return await self.snapshots.receive(offer)
-
-    def is_blank(self) -> bool:
-        """Whether this member has taken part in nothing yet: no term, no entry."""
-        raft = self.driver.raft
-        return not (raft.term or raft.last_index)
-
-    def refuse_link(self, member: int, *, blank: bool) -> str:
-        """Why a link with this member is refused; "" if it is not.
-
-        A member that has published itself had a term on its disk before. If it comes with an empty
-        log now it has forgotten whom it voted for and what it acknowledged, and with its vote a
-        majority could be made of members that never saw what was promised.
-        """
-        known = self.applier.machine.members.get(MemberId(member))
-        if not blank or known is None or not known.clientURLs:
-            return ""
-        return (
-            f"member {member:x} ({known.name}) comes with an empty log, but it has been part of "
-            "this cluster: it lost its data, and must not take part under its old id"
-        )
-
-    def members_json(self) -> bytes:
-        """The body of GET /members on the peer port.
-
-        Ids are numbers here, unlike in the client API.
-        """
-        rows = []
-        for member in sorted(self.applier.machine.members.values(), key=lambda row: row.ID):
-            row: dict[str, object] = {
-                "id": member.ID,
-                "peerURLs": list(member.peerURLs),
-                "name": member.name,
-                "clientURLs": list(member.clientURLs),
-            }
-            if member.isLearner:
-                row["isLearner"] = True
-            rows.append(row)
-        return json.dumps(rows).encode()
-
-    def version_json(self) -> bytes:
-        """The body of GET /version."""
-        cluster = self.applier.machine.cluster_version or "not_decided"
-        storage = self.applier.machine.cluster_version or "unknown"
-        return json.dumps(
-            {"etcdserver": VERSION, "etcdcluster": cluster, "storage": storage}
-        ).encode()

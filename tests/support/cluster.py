@@ -12,8 +12,11 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from kvstore.config import ServerConfig
 from kvstore.errors import KvError
+from kvstore.server.joining import ClusterView, find_own
 from kvstore.server.node import Environment, Node
 from kvstore.service.caller import ANYBODY, Caller
 from kvstore.service.service import Service
@@ -50,6 +53,11 @@ SETTINGS = {
     "bcrypt_cost": 4,
 }
 """Small, so that every run rolls segments and takes snapshots, and logs in quickly."""
+EPOCH_SECONDS = 1_700_000_000.0
+"""The time of day at which all virtual runs begin."""
+
+
+_decode_view = msgspec.json.Decoder(ClusterView).decode
 
 
 class ProcessLostError(Exception):
@@ -69,6 +77,8 @@ class Host:
         self._service: Service | None = None
         self._calls: dict[asyncio.Future[Any], None] = {}
         self.failure_expected = False
+        self.joining: Identity | None = None
+        """Who it is to the cluster, if it was added to it and has not been started yet."""
 
     @property
     def up(self) -> bool:
@@ -102,6 +112,16 @@ class Host:
         assert self.process is not None, f"member {self.number} is down"
         return self.process.run(function, *args)
 
+    async def join(self) -> None:
+        """Start for the first time, as a member of a cluster that runs: ask it, as one does."""
+        answers = [
+            _decode_view(other.node.peer_port.cluster_json())
+            for other in self.cluster.up
+            if other is not self
+        ]
+        self.joining = find_own(self.config, answers)
+        await self.start()
+
     async def start(self) -> None:
         """Start a process on what the disk holds."""
         cluster = self.cluster
@@ -115,9 +135,15 @@ class Host:
         def new_network(identity: Identity) -> MemoryNetwork:
             return MemoryNetwork(cluster.wire, identity.cluster_id, identity.member_id, process)
 
-        environment = Environment(self.disk, new_network, rng, check_invariants=True)
+        environment = Environment(
+            self.disk,
+            new_network,
+            rng,
+            check_invariants=True,
+            wall_clock=lambda: EPOCH_SECONDS + loop.now,
+        )
         try:
-            self._node = node = process.run(Node, self.config, environment)
+            self._node = node = process.run(Node, self.config, environment, self.joining)
             self._service = process.run(Service, node)
             await process.spawn(node.start())
         except BaseException:
@@ -266,21 +292,33 @@ class Cluster:
         urls: dict[str, tuple[str, ...]] = {
             f"m{number}": (f"http://m{number}:2380",) for number in range(size)
         }
-        settings = {**SETTINGS, **settings}
+        self.settings = {**SETTINGS, **settings}
         self.hosts = [
-            Host(
-                self,
-                number,
-                ServerConfig(
-                    name=name,
-                    data_dir="/data",
-                    listen_peer_urls=urls[name],
-                    initial_cluster=urls,
-                    **settings,
-                ),
-            )
-            for number, name in enumerate(urls)
+            Host(self, number, self._config(name, urls)) for number, name in enumerate(urls)
         ]
+        self._next_number = size
+
+    def _config(
+        self, name: str, urls: dict[str, tuple[str, ...]], state: str = "new"
+    ) -> ServerConfig:
+        return ServerConfig(
+            name=name,
+            data_dir="/data",
+            listen_peer_urls=urls[name],
+            initial_cluster=urls,
+            initial_cluster_state=state,
+            **self.settings,
+        )
+
+    def new_host(self) -> Host:
+        """One more machine, with an empty disk; nobody knows it yet."""
+        number, self._next_number = self._next_number, self._next_number + 1
+        name = f"m{number}"
+        urls = {host.config.name: host.config.initial_advertise_peer_urls for host in self.hosts}
+        urls[name] = (f"http://{name}:2380",)
+        host = Host(self, number, self._config(name, urls, "existing"))
+        self.hosts.append(host)
+        return host
 
     def __getitem__(self, number: int) -> Host:
         return self.hosts[number]

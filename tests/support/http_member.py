@@ -5,7 +5,13 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from kvstore.server.network.base import FrameError, NetworkError, SnapshotOffer, SnapshotSink
+from kvstore.server.network.base import (
+    FrameError,
+    Introduction,
+    NetworkError,
+    SnapshotOffer,
+    SnapshotSink,
+)
 from kvstore.server.network.http import HttpNetwork
 from raft.types import Configuration, Index, NodeId, SnapshotMeta, Term
 from tests.support.memory_tcp import TcpLoop
@@ -54,8 +60,12 @@ class Member:
         self.offers: list[SnapshotOffer] = []
         self.sink: SnapshotSink | str = "not now"
         self.blank = False
+        self.log_id = 0
         self.acquainted: set[int] = set()
         """Those that have acknowledged something here, and must not come with an empty log."""
+        self.log_ids: dict[int, int] = {}
+        self.removed: set[int] = set()
+        self.told_removed_by: list[int] = []
         self.network = HttpNetwork(
             cluster, number, (url(number),), random.Random(number), SILENCE_SECONDS
         )
@@ -72,11 +82,21 @@ class Member:
     def on_link(self, member: int, *, up: bool) -> None:
         self.links.append((member, up))
 
-    def is_blank(self) -> bool:
-        return self.blank
+    def introduction(self) -> Introduction:
+        return Introduction(self.blank, self.log_id)
 
-    def refuse_link(self, member: int, *, blank: bool) -> str:
-        return f"member {member} lost its data" if blank and member in self.acquainted else ""
+    def refuse_link(self, member: int, introduction: Introduction) -> str:
+        if member in self.removed:
+            return f"member {member} was removed"
+        known = self.log_ids.get(member, introduction.log_id)
+        blank = introduction.blank and member in self.acquainted
+        return f"member {member} lost its data" if blank or known != introduction.log_id else ""
+
+    def was_removed(self, member: int) -> bool:
+        return member in self.removed
+
+    def on_removed(self, teller: int) -> None:
+        self.told_removed_by.append(teller)
 
     async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
         self.offers.append(offer)
@@ -84,6 +104,9 @@ class Member:
 
     def members_json(self) -> bytes:
         return b'[{"id":1}]'
+
+    def cluster_json(self) -> bytes:
+        return b'{"cluster_id":193}'
 
     def version_json(self) -> bytes:
         return b'{"etcdserver":"3.6.0"}'

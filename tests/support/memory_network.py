@@ -258,7 +258,11 @@ class MemoryNetwork:
         self._wire.detach(self.member_id)
 
     def set_peers(self, peers: dict[int, tuple[str, ...]]) -> None:
+        gone = [member for member in self.peers if member not in peers]
         self.peers = dict(peers)
+        for member in gone:
+            if member in self.links:
+                self.links[member].close()
         self._wire.redial()
 
     def send(self, member: int, frame: bytes) -> bool:
@@ -378,17 +382,17 @@ class Wire:
     @staticmethod
     def _acquainted(ends: tuple[MemoryNetwork, MemoryNetwork]) -> bool:
         one, other = ends
-        return (
-            one.cluster_id == other.cluster_id
-            and other.member_id in one.peers
-            and one.member_id in other.peers
+        return one.cluster_id == other.cluster_id and (
+            other.member_id in one.peers or one.member_id in other.peers
         )
 
     def _refusal(self, ends: tuple[MemoryNetwork, MemoryNetwork]) -> str:
         """Why either will not be linked with the other, "" if both will."""
         for one, other in (ends, ends[::-1]):
-            blank = other.receiver.is_blank()
-            refusal = one.receiver.refuse_link(other.member_id, blank=blank)
+            own = other.receiver.introduction()
+            refusal = one.receiver.refuse_link(other.member_id, own)
+            if refusal and one.receiver.was_removed(other.member_id):
+                other.process.call_soon(other.receiver.on_removed, one.member_id)
             if refusal:
                 self.refused_links[one.member_id, other.member_id] = refusal
                 return refusal

@@ -24,6 +24,17 @@ class SnapshotOffer(msgspec.Struct, frozen=True):
     crc: int
 
 
+class Introduction(msgspec.Struct, frozen=True):
+    """What a member says of itself, either way, before a link with it counts.
+
+    ``blank``: it has taken part in nothing yet. ``log_id``: drawn when its log was made; 0 for logs
+    of a time in which they had none.
+    """
+
+    blank: bool = False
+    log_id: int = 0
+
+
 class SnapshotSink(Protocol):
     """Where an offered snapshot is written as it arrives."""
 
@@ -56,22 +67,31 @@ class NetworkReceiver(Protocol):
     def on_link(self, member: int, *, up: bool) -> None:
         """The link to a member came up, or broke: what was in flight may be lost."""
 
-    def is_blank(self) -> bool:
-        """Whether this member has taken part in nothing yet: no term, no entry, no snapshot."""
+    def introduction(self) -> Introduction:
+        """What this member says of itself."""
 
-    def refuse_link(self, member: int, *, blank: bool) -> str:
+    def refuse_link(self, member: int, introduction: Introduction) -> str:
         """Why a link with this member is refused, "" if it is not.
 
-        ``blank`` is what that member says of itself. One that has lost what it acknowledged would
-        vote, and be counted, as if it had never done so: with it a majority could lose what was
-        committed (Raft §5.4 rests on what is acknowledged being kept).
+        One that has lost what it acknowledged would vote, and be counted, as if it had never done
+        so: with it a majority could lose what was committed (Raft §5.4 rests on what is
+        acknowledged being kept).
         """
+
+    def was_removed(self, member: int) -> bool:
+        """Whether this member was taken out of the cluster, which nobody can undo."""
+
+    def on_removed(self, teller: int) -> None:
+        """Another member says that this one was taken out of the cluster."""
 
     async def on_snapshot(self, offer: SnapshotOffer) -> "SnapshotSink | str":
         """A leader offers a snapshot: where it goes, or why it is refused."""
 
     def members_json(self) -> bytes:
         """The body of GET /members."""
+
+    def cluster_json(self) -> bytes:
+        """The body of GET /kvstore/cluster: what a member needs to know to join."""
 
     def version_json(self) -> bytes:
         """The body of GET /version."""
@@ -87,7 +107,11 @@ class Network(Protocol):
         """Close everything."""
 
     def set_peers(self, peers: dict[int, tuple[str, ...]]) -> None:
-        """Whom to be linked with: URLs by member id, this member not among them."""
+        """Whom to be linked with: URLs by member id, this member not among them.
+
+        Others may be linked as well, if they come by themselves: they were let in by entries that
+        are not here yet.
+        """
 
     def send(self, member: int, frame: bytes) -> bool:
         """Send one frame.

@@ -12,6 +12,8 @@ from typing import Any
 
 import httptools
 
+from kvstore.server.network.base import Introduction
+
 HEAD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 64 * 1024
 REST_BYTES_MAX = 256 * 1024
@@ -20,9 +22,15 @@ RAFT_PROTOCOL = "kvstore-raft/1"
 SNAPSHOT_PROTOCOL = "kvstore-snapshot/1"
 
 
-def blank_header(*, blank: bool) -> tuple[str, ...]:
-    """How a member says, in either direction, that its log is empty."""
-    return ("Kvstore-Blank: 1",) if blank else ()
+def introduction_headers(introduction: Introduction) -> tuple[str, ...]:
+    """How a member says, in either direction, which log it has, and whether that is empty."""
+    blank = ("Kvstore-Blank: 1",) if introduction.blank else ()
+    return (f"Kvstore-Log: {introduction.log_id:x}", *blank)
+
+
+def removed_header(member: int) -> str:
+    """How a refusal says that the dialler was taken out of the cluster."""
+    return f"Kvstore-Removed: {member:x}"
 
 
 class Handshake(asyncio.Protocol):
@@ -70,9 +78,17 @@ class Handshake(asyncio.Protocol):
         return self._url.decode("latin-1")
 
     @property
-    def blank(self) -> bool:
-        """Whether the other side says that its log is empty."""
-        return self.headers.get("kvstore-blank") == "1"
+    def introduction(self) -> Introduction:
+        """What the other side says of itself; a log id that is no number is as none."""
+        try:
+            log_id = int(self.headers.get("kvstore-log", "0"), 16)
+        except ValueError:
+            log_id = 0
+        return Introduction(self.headers.get("kvstore-blank") == "1", log_id)
+
+    def says_removed(self, member: int) -> bool:
+        """Whether this is a refusal because that member was taken out of the cluster."""
+        return self.headers.get("kvstore-removed") == f"{member:x}"
 
     @property
     def status(self) -> int:

@@ -2,24 +2,28 @@
 
 One upgraded connection a pair of members, snapshots on connections of their own.
 
-Of two members the one with the smaller id dials. The request line and headers of a link, before any
-frame::
+Of two members the one with the smaller id dials; the other does only if no link comes about for a
+while, for it may have been removed, and then nobody else would ever tell it. The request line and
+headers of a link, before any frame::
 
     GET /raft HTTP/1.1                            HTTP/1.1 101 Switching Protocols
     Connection: Upgrade                           Connection: Upgrade
     Upgrade: kvstore-raft/1                       Upgrade: kvstore-raft/1
-    Kvstore-Cluster: <hex>                        Kvstore-Blank: 1
-    Kvstore-From: <hex>   Kvstore-To: <hex>
+    Kvstore-Cluster: <hex>                        Kvstore-Log: <hex>
+    Kvstore-From: <hex>   Kvstore-To: <hex>       Kvstore-Blank: 1
+    Kvstore-Log: <hex>
     Kvstore-Blank: 1
 
-``Kvstore-Blank: 1`` is there, on either side, only if that member's log is empty: one that lost its
-directory no longer knows whom it voted for and what it acknowledged, and whoever knows that it once
-took part refuses it.
+``Kvstore-Log`` names the log that the member keeps, and ``Kvstore-Blank: 1`` is there only if that
+log is empty: one that lost its directory no longer knows whom it voted for and what it
+acknowledged, and whoever knows which log it had, or that it once took part, refuses it.
 
 A cluster or member that does not fit is refused with 412 and a text that says what differs; the
 dialler logs it and goes on trying, slowly, because the other side may be set right. If it is the
-dialler that refuses, it closes the connection before any frame. The same port answers GET /members
-and GET /version. Snapshots: ``snapshot_stream.py``.
+dialler that refuses, it closes the connection before any frame. A dialler that was removed from
+the cluster finds ``Kvstore-Removed: <its id>`` beside that text. The same port answers GET
+/members, GET /version and GET /kvstore/cluster (for those who join). Snapshots:
+``snapshot_stream.py``.
 """
 
 import asyncio
@@ -36,7 +40,8 @@ from kvstore.server.network.handshake import (
     RAFT_PROTOCOL,
     SNAPSHOT_PROTOCOL,
     Handshake,
-    blank_header,
+    introduction_headers,
+    removed_header,
 )
 from kvstore.server.network.snapshot_stream import receive_snapshot, send_snapshot
 
@@ -46,6 +51,10 @@ HEAD_SECONDS_MAX = 5.0
 """How long a connection may take to show its head."""
 REDIAL_SECONDS_MIN = 0.05
 REDIAL_SECONDS_MAX = 2.0
+OTHERS_TURN_SECONDS = 5.0
+"""How long the member with the larger id waits for the other to dial."""
+NEWCOMERS_MAX = 64
+"""Links with members that this one has not heard of yet."""
 INCOMING_MAX = 1024
 """Connections to the peer port that may be open at a time without having shown their head."""
 
@@ -138,13 +147,15 @@ class HttpNetwork:
 
     def set_peers(self, peers: dict[int, tuple[str, ...]]) -> None:
         """Whom to be linked with."""
+        gone = [member for member in self._peers if member not in peers]
         self._peers = dict(peers)
         for member in [member for member in self._diallers if not peers.get(member)]:
             self._diallers.pop(member).cancel()
-        for member in [member for member in self._links if member not in peers]:
-            self._links[member].close("no longer a member")
+        for member in gone:
+            if member in self._links:
+                self._links[member].close("no longer a member")
         for member in sorted(peers):
-            if member > self._member_id and peers[member] and member not in self._diallers:
+            if peers[member] and member not in self._diallers:
                 self._diallers[member] = self._loop.create_task(self._keep_dialling(member))
 
     # --- frames -----------------------------------------------------------------------------------
@@ -210,13 +221,18 @@ class HttpNetwork:
     # --- dialling ---------------------------------------------------------------------------------
 
     async def _keep_dialling(self, member: int) -> None:
+        others_turn = member < self._member_id
         pause = REDIAL_SECONDS_MIN
         attempt = 0
         while True:
             if member in self._links:
                 pause = REDIAL_SECONDS_MIN
-                await asyncio.sleep(REDIAL_SECONDS_MIN)
+                await asyncio.sleep(REDIAL_SECONDS_MAX if others_turn else REDIAL_SECONDS_MIN)
                 continue
+            if others_turn:
+                await asyncio.sleep(OTHERS_TURN_SECONDS)
+                if member in self._links:
+                    continue
             urls = self._peers[member]
             url = urls[attempt % len(urls)]
             attempt += 1
@@ -225,7 +241,7 @@ class HttpNetwork:
                 self._link_up(handshake, member)
                 continue
             except _LinkRefusedError as error:
-                self._complain(member, f"not linked with {url}: {error}", logging.ERROR)
+                self._complain(member, f"not linked: {error}", logging.ERROR)
             except NetworkError as error:
                 self._complain(member, f"cannot link with {url}: {error}")
             except Exception as error:  # noqa: BLE001
@@ -259,7 +275,7 @@ class HttpNetwork:
                 f"Kvstore-Cluster: {self._cluster_id:x}",
                 f"Kvstore-From: {self._member_id:x}",
                 f"Kvstore-To: {member:x}",
-                *blank_header(blank=self._receiver.is_blank()),
+                *introduction_headers(self._receiver.introduction()),
                 *headers,
             )
             head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
@@ -286,9 +302,11 @@ class HttpNetwork:
         Raises:
             NetworkError: It is not.
         """
+        if not reason and handshake.says_removed(self._member_id):
+            self._receiver.on_removed(member)
         if reason or not handshake.upgraded:
             raise NetworkError(reason or f"refused with {handshake.status}: {handshake.body}")
-        refusal = self._receiver.refuse_link(member, blank=handshake.blank)
+        refusal = self._receiver.refuse_link(member, handshake.introduction)
         if refusal:
             raise _LinkRefusedError(refusal)
 
@@ -326,49 +344,58 @@ class HttpNetwork:
         elif handshake.path == "/members":
             cluster = f"X-Etcd-Cluster-ID: {self._cluster_id:x}"
             handshake.respond("200 OK", self._receiver.members_json(), (cluster,))
+        elif handshake.path == "/kvstore/cluster":
+            handshake.respond("200 OK", self._receiver.cluster_json())
         elif handshake.path == "/version":
             handshake.respond("200 OK", self._receiver.version_json())
         else:
             handshake.respond("404 Not Found", b'{"error":"Not Found"}')
 
     def _on_upgrade(self, handshake: Handshake, upgrade: str) -> None:
-        member, refusal = self._identify(handshake.headers)
+        member, stranger = self._identify(handshake.headers)
+        refusal = stranger or self._receiver.refuse_link(member, handshake.introduction)
+        if not stranger and not refusal:
+            refusal = self._misdirected(member, handshake.headers)
         if refusal:
-            log.warning("refused a peer: %s", refusal)
-        else:
-            refusal = self._receiver.refuse_link(member, blank=handshake.blank)
-            if refusal:
+            if stranger:
+                log.warning("refused a peer: %s", refusal)
+            else:
                 self._complain(member, f"not linked: {refusal}", logging.ERROR)
-        if refusal:
-            handshake.respond("412 Precondition Failed", json.dumps({"error": refusal}).encode())
+            removed = not stranger and self._receiver.was_removed(member)
+            headers = (removed_header(member),) if removed else ()
+            body = json.dumps({"error": refusal}).encode()
+            handshake.respond("412 Precondition Failed", body, headers)
         elif upgrade == RAFT_PROTOCOL:
-            handshake.switch(RAFT_PROTOCOL, blank_header(blank=self._receiver.is_blank()))
+            handshake.switch(RAFT_PROTOCOL, introduction_headers(self._receiver.introduction()))
             self._link_up(handshake, member)
         else:
             self._spawn(receive_snapshot(handshake, member, self._receiver))
 
     def _identify(self, headers: dict[str, str]) -> tuple[int, str]:
-        """Who dials, and why that is refused ("" if it is not)."""
+        """Who dials, and why nobody of this cluster would do so ("" if they might)."""
         try:
             cluster = int(headers.get("kvstore-cluster", ""), 16)
             sender = int(headers.get("kvstore-from", ""), 16)
-            receiver = int(headers.get("kvstore-to", ""), 16)
         except ValueError:
-            return 0, "the Kvstore-Cluster, -From and -To headers must be hexadecimal ids"
+            return 0, "the Kvstore-Cluster and -From headers must be hexadecimal ids"
         if cluster != self._cluster_id:
             return sender, (
                 f"member {sender:x} is of cluster {cluster:x}, this member {self._member_id:x} is "
                 f"of {self._cluster_id:x}: --initial-cluster and --initial-cluster-token must be "
                 "equal everywhere"
             )
-        if receiver != self._member_id:
-            return sender, (
-                f"this is member {self._member_id:x}, not {receiver:x}: "
-                "the peer URLs in --initial-cluster name the wrong process"
-            )
-        if sender not in self._peers:
-            return sender, f"member {sender:x} is not in this cluster (removed, or never added)"
+        if sender not in self._peers and len(self._links) - len(self._peers) >= NEWCOMERS_MAX:
+            return sender, "too many that this member does not know are linked with it already"
         return sender, ""
+
+    def _misdirected(self, sender: int, headers: dict[str, str]) -> str:
+        """Whether a member dials another than this one, or itself: "" if it does not."""
+        if headers.get("kvstore-to") != f"{self._member_id:x}" or sender == self._member_id:
+            return (
+                f"this is member {self._member_id:x}, not {headers.get('kvstore-to')}: "
+                "the peer URLs name the wrong process"
+            )
+        return ""
 
     # --- snapshots --------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from kvstore.server.network.base import (
     SnapshotOffer,
     SnapshotSink,
 )
-from kvstore.server.network.handshake import SNAPSHOT_PROTOCOL, Handshake, blank_header
+from kvstore.server.network.handshake import SNAPSHOT_PROTOCOL, Handshake, introduction_headers
 
 log = logging.getLogger("kvstore.peers")
 
@@ -100,8 +100,8 @@ async def receive_snapshot(handshake: Handshake, member: int, receiver: NetworkR
     if isinstance(sink, str):
         handshake.respond("409 Conflict", sink.encode())
         return
-    blank = blank_header(blank=receiver.is_blank())
-    handshake.switch(SNAPSHOT_PROTOCOL, (f"Kvstore-Offset: {sink.offset}", *blank))
+    own = introduction_headers(receiver.introduction())
+    handshake.switch(SNAPSHOT_PROTOCOL, (f"Kvstore-Offset: {sink.offset}", *own))
     reader, writer = _streams(handshake)
     try:
         verdict = await _drink(reader, sink, offer.size_bytes)

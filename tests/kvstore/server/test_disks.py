@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from kvstore.errors import ConfigError, ErrorKind, KvError, StateError, UnknownOutcomeError
-from kvstore.server import bootstrap
-from kvstore.server.network.base import NetworkReceiver
+from kvstore.server import joining
+from kvstore.server.joining import ClusterView
+from kvstore.server.network.base import Introduction, NetworkReceiver
 from kvstore.types import AlarmAction, AlarmRequest, AlarmType, CompactionRequest, PutRequest
 from tests.support.cluster import Cluster, Host
 from tests.support.memory_network import MemoryNetwork
@@ -196,22 +197,43 @@ def with_config(host: Host, **changes: Any) -> None:
 
 
 @scenario(1)
-async def test_a_directory_of_another_cluster_or_member_is_refused(cluster: Cluster) -> None:
+async def test_a_directory_of_another_member_is_refused(cluster: Cluster) -> None:
     await cluster.wait_leader()
     host = cluster[0]
     own = host.config
     await host.stop()
-    for changes in (
-        {"initial_cluster_token": "another"},
-        {"name": "m1", "initial_advertise_peer_urls": ("http://m1:2380",)},
-        {"initial_cluster": {"m0": ("http://m0:2380",)}},
-    ):
-        host.config = own
-        with_config(host, **changes)
-        with pytest.raises(ConfigError, match="/data holds member"):
-            await host.start()
+    with_config(host, name="m1", initial_advertise_peer_urls=("http://m1:2380",))
+    refusal = r"/data holds member .* \(m0, http://m0:2380\) .* --name is m1 and --initial-adv"
+    with pytest.raises(ConfigError, match=refusal):
+        await host.start()
     host.config = own
     await host.start()
+    await cluster.wait_equal()
+
+
+@scenario(1)
+async def test_once_there_is_a_log_the_flags_of_the_founding_count_for_nothing(
+    cluster: Cluster,
+) -> None:
+    """The members may have changed since, so they could not even be right."""
+    await cluster.wait_leader()
+    host = cluster[0]
+    own, identity = host.config, host.node.identity
+    for changes in (
+        {"initial_cluster_token": "another"},
+        {"initial_cluster": {"m0": ("http://m0:2380",)}},
+        {"initial_cluster_state": "existing"},
+        {"name": "renamed", "initial_cluster": {"renamed": ("http://m0:2380",)}},
+        {
+            "initial_advertise_peer_urls": ("http://moved:2380",),
+            "initial_cluster": {"m0": ("http://moved:2380",)},
+        },
+    ):
+        await host.stop()
+        host.config = own
+        with_config(host, **changes)
+        await host.start()
+        assert host.node.identity == identity
     await cluster.wait_equal()
 
 
@@ -220,24 +242,26 @@ async def test_a_fresh_directory_of_a_known_member_is_refused(cluster: Cluster) 
     await cluster.wait_equal()
     lost = (await cluster.followers())[0]
     identity = lost.node.identity
-    by_id = {host.member_id: host for host in cluster.hosts}
+    by_url = {host.config.listen_peer_urls[0]: host for host in cluster.hosts}
 
-    async def members_at(_session: object, member: Any) -> list[dict[str, object]]:
-        rows: list[dict[str, object]] = msgspec.json.decode(by_id[member.ID].node.members_json())
-        return rows
+    async def view_at(_session: object, url: str) -> ClusterView:
+        return msgspec.json.decode(by_url[url].node.peer_port.cluster_json(), type=ClusterView)
 
-    async def nobody_answers(_session: object, _member: Any) -> list[dict[str, object]]:
-        return []
+    async def nobody_answers(_session: object, _url: str) -> None:
+        return None
 
+    existing = msgspec.structs.replace(lost.config, initial_cluster_state="existing")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "_members_at", members_at)
-        with pytest.raises(ConfigError, match="known to its cluster"):
-            await bootstrap.refuse_if_known(lost.config, identity)
-        patch.setattr(bootstrap, "_members_at", nobody_answers)
-        await bootstrap.refuse_if_known(lost.config, identity)
-        existing = msgspec.structs.replace(lost.config, initial_cluster_state="existing")
-        with pytest.raises(ConfigError, match="state is existing, but /data is empty"):
-            await bootstrap.refuse_if_known(existing, identity)
+        patch.setattr(joining, "_view_at", view_at)
+        remedy = r"known to its cluster.*kvstore member replace m\d"
+        with pytest.raises(ConfigError, match=remedy):
+            await joining.refuse_if_known(lost.config, identity)
+        with pytest.raises(ConfigError, match=remedy):
+            await joining.join(existing)
+        patch.setattr(joining, "_view_at", nobody_answers)
+        await joining.refuse_if_known(lost.config, identity)
+        with pytest.raises(ConfigError, match="none of the other members in --initial-cluster"):
+            await joining.join(existing)
 
 
 @scenario(1, 2)
@@ -260,11 +284,11 @@ async def test_a_member_that_lost_its_data_votes_and_acknowledges_nothing(
     await cluster.wait(lambda: cluster.leader() is None)
     await asyncio.sleep(10.0)
     assert cluster.leader() is None
-    assert lost.node.is_blank()
+    assert lost.node.peer_port.is_blank()
     await other.start()
     await cluster.wait_leader()
     await leader.put(b"k", b"v")
-    assert lost.node.is_blank()
+    assert lost.node.peer_port.is_blank()
     refusals = {
         one: reason
         for (one, refused), reason in cluster.wire.refused_links.items()
@@ -274,6 +298,7 @@ async def test_a_member_that_lost_its_data_votes_and_acknowledges_nothing(
     for reason in refusals.values():
         assert f"{lost.member_id:x} ({lost.config.name})" in reason
         assert "it lost its data" in reason
+        assert f"kvstore member replace {lost.config.name}" in reason
 
 
 @scenario(1)
@@ -291,7 +316,7 @@ async def test_a_member_listens_only_once_it_knows_whom_to_refuse(cluster: Clust
     listen = MemoryNetwork.start
 
     async def ask_and_listen(network: MemoryNetwork, receiver: NetworkReceiver) -> None:
-        refusals.append(receiver.refuse_link(lost_id, blank=True))
+        refusals.append(receiver.refuse_link(lost_id, Introduction(blank=True)))
         await listen(network, receiver)
 
     with pytest.MonkeyPatch.context() as patch:

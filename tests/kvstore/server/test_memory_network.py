@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from kvstore.server.network.base import NetworkError, SnapshotOffer, SnapshotSink
+from kvstore.server.network.base import Introduction, NetworkError, SnapshotOffer, SnapshotSink
 from kvstore.server.network.framed import FRAME_BYTES_MAX, UNSENT_BYTES_MAX
 from raft.types import Configuration, Index, NodeId, SnapshotMeta, Term
 from tests.support.memory_network import MemoryNetwork, Wire
@@ -24,6 +24,8 @@ class Member:
         self.offers: list[SnapshotOffer] = []
         self.blank = False
         self.acquainted: set[int] = set()
+        self.removed: set[int] = set()
+        self.told_removed_by: list[int] = []
         process = wire.loop.new_process(f"m{number}")
         self.network = MemoryNetwork(wire, 0xC1, number, process)
 
@@ -37,11 +39,20 @@ class Member:
     def on_link(self, member: int, *, up: bool) -> None:
         self.links.append((member, up))
 
-    def is_blank(self) -> bool:
-        return self.blank
+    def introduction(self) -> Introduction:
+        return Introduction(self.blank)
 
-    def refuse_link(self, member: int, *, blank: bool) -> str:
-        return f"member {member} lost its data" if blank and member in self.acquainted else ""
+    def refuse_link(self, member: int, introduction: Introduction) -> str:
+        if member in self.removed:
+            return f"member {member} was removed"
+        lost = introduction.blank and member in self.acquainted
+        return f"member {member} lost its data" if lost else ""
+
+    def was_removed(self, member: int) -> bool:
+        return member in self.removed
+
+    def on_removed(self, teller: int) -> None:
+        self.told_removed_by.append(teller)
 
     async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
         self.offers.append(offer)
@@ -49,6 +60,9 @@ class Member:
 
     def members_json(self) -> bytes:
         return b"[]"
+
+    def cluster_json(self) -> bytes:
+        return b"{}"
 
     def version_json(self) -> bytes:
         return b"{}"

@@ -1,0 +1,193 @@
+"""What a member with an empty directory asks the others before it begins: who am I to you?
+
+A founder asks whether it was known before: then it has lost what it promised. One that joins a
+running cluster (``--initial-cluster-state existing``) learns its own id and the cluster's founders.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import aiohttp
+import msgspec
+
+from kvstore.apply.roster import Roster
+from kvstore.errors import ConfigError
+from kvstore.server.identity import Identity
+from kvstore.types import Member, Uint64
+
+if TYPE_CHECKING:
+    from kvstore.config import ServerConfig
+
+log = logging.getLogger("kvstore.server")
+
+ASK_SECONDS_MAX = 2.0
+"""How long a fresh member waits for its peers to say whether they know it."""
+JOIN_SECONDS_MAX = 10.0
+"""How long one that joins goes on asking: whom it asks may not have heard of it yet."""
+ASK_AGAIN_SECONDS = 0.5
+ANSWER_BYTES_MAX = 1024 * 1024
+
+REPLACE = (
+    "a member that lost its data must not come back under its old id, for it has forgotten what it "
+    "promised. Replace it: kvstore member replace {who} (against a member that runs), then start "
+    "this one with --initial-cluster-state=existing; or restore the directory"
+)
+
+
+class ClusterView(msgspec.Struct, frozen=True):
+    """The cluster as one of its members sees it: what GET /kvstore/cluster on a peer port says.
+
+    Attributes:
+        version: Of its roster: the higher, the newer.
+        started: Ids of members that have published themselves.
+        removed: Ids of members that were removed.
+    """
+
+    cluster_id: Uint64
+    version: Uint64
+    founders: tuple[Member, ...]
+    members: tuple[Member, ...]
+    started: tuple[Uint64, ...]
+    removed: tuple[Uint64, ...]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_view = msgspec.json.Decoder(ClusterView).decode
+
+
+def view_of(cluster_id: int, founders: tuple[Member, ...], roster: Roster) -> ClusterView:
+    """What a member with this roster says."""
+    started = [
+        int(member_id)
+        for member_id, member in sorted(roster.members.items())
+        if member.clientURLs or member_id in roster.log_ids
+    ]
+    return ClusterView(
+        cluster_id=cluster_id,
+        version=roster.version,
+        founders=founders,
+        members=tuple(roster.listed()),
+        started=tuple(started),
+        removed=tuple([int(member_id) for member_id in sorted(roster.removed)]),
+    )
+
+
+def encode_view(view: ClusterView) -> bytes:
+    """As JSON."""
+    return _encode(view)
+
+
+class NotThereYetError(ConfigError):
+    """No member that was asked has this one in its list."""
+
+
+def find_own(config: "ServerConfig", views: list[ClusterView]) -> Identity:
+    """Who this member is, by its peer URLs, to a cluster that was asked.
+
+    Raises:
+        ConfigError: They are of several clusters, do not know these URLs, or know them as those of
+            a member that has been started before.
+    """
+    clusters = sorted({view.cluster_id for view in views})
+    if len(clusters) > 1:
+        raise ConfigError(
+            "--initial-cluster names members of different clusters: "
+            f"{', '.join(f'{cluster:x}' for cluster in clusters)}"
+        )
+    urls = set(config.initial_advertise_peer_urls)
+    newest = max(views, key=lambda view: view.version)
+    own = [member for member in newest.members if not urls.isdisjoint(member.peerURLs)]
+    if not own:
+        raise NotThereYetError(
+            f"--initial-cluster-state is existing, but no member of cluster {clusters[0]:x} has "
+            f"the peer URLs {','.join(sorted(urls))}: add this one first: kvstore member add "
+            f"{config.name} --peer-urls={','.join(sorted(urls))}"
+        )
+    member = own[0]
+    if any(member.ID in view.started for view in views):
+        raise _lost(config, member.ID, member.name)
+    return Identity(newest.cluster_id, member.ID, newest.founders)
+
+
+def _lost(config: "ServerConfig", member_id: int, name: str) -> ConfigError:
+    return ConfigError(
+        f"member {member_id:x} ({name}) is known to its cluster, but {config.data_dir} is empty: "
+        + REPLACE.format(who=name)
+    )
+
+
+async def join(config: "ServerConfig") -> Identity:
+    """Ask the members in --initial-cluster who this one is.
+
+    Raises:
+        ConfigError: None of them answers, or see ``find_own``.
+    """
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + JOIN_SECONDS_MAX
+    others = [urls for name, urls in config.initial_cluster.items() if name != config.name]
+    urls = [url for each in others for url in each]
+    while True:
+        views = await _ask_all(urls)
+        problem: ConfigError
+        if views:
+            try:
+                return find_own(config, views)
+            except NotThereYetError as error:
+                problem = error
+        else:
+            problem = ConfigError(
+                f"--initial-cluster-state is existing, but {config.data_dir} is empty and none of "
+                f"the other members in --initial-cluster answers ({', '.join(urls) or 'none'}): "
+                "name members that run; to found a new cluster say new"
+            )
+        if loop.time() + ASK_AGAIN_SECONDS >= give_up or not urls:
+            raise problem
+        log.info("not a member yet, asking again: %s", problem)
+        await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+
+async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
+    """Ask the other founders before a fresh directory takes part as a founder.
+
+    A member that lost its directory has forgotten whom it voted for and what it acknowledged. Were
+    it to start anew under its id, a majority could be made of members that never saw what was
+    promised. Peers that cannot be reached are not waited for: at the founding nobody may be up yet.
+
+    Raises:
+        ConfigError: The cluster already knows this member as started, or as removed.
+    """
+    others = [member for member in identity.members if identity.member_id != member.ID]
+    views = await _ask_all([url for member in others for url in member.peerURLs])
+    own_id = identity.member_id
+    for view in views:
+        if view.cluster_id != identity.cluster_id:
+            continue
+        if own_id in view.removed:
+            raise ConfigError(
+                f"member {own_id:x} ({config.name}) was removed from its cluster: to let this one "
+                f"in again, kvstore member add {config.name} "
+                f"--peer-urls={','.join(config.initial_advertise_peer_urls)}, then start it with "
+                "--initial-cluster-state=existing"
+            )
+        if own_id in view.started:
+            raise _lost(config, own_id, config.name)
+
+
+async def _ask_all(urls: list[str]) -> list[ClusterView]:
+    if not urls:
+        return []
+    timeout = aiohttp.ClientTimeout(total=ASK_SECONDS_MAX)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        answers = await asyncio.gather(*(_view_at(session, url) for url in urls))
+    return [view for view in answers if view is not None]
+
+
+async def _view_at(session: aiohttp.ClientSession, url: str) -> ClusterView | None:
+    try:
+        async with session.get(f"{url}/kvstore/cluster") as response:
+            if response.status == 200 and (response.content_length or 0) <= ANSWER_BYTES_MAX:
+                return _decode_view(await response.read())
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        log.debug("%s does not say who its members are: %s", url, error)
+    return None

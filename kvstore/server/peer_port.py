@@ -1,0 +1,131 @@
+"""What the network asks of a member, and tells it: who may link with it, and what it says of the
+cluster on its peer port.
+"""
+
+import json
+from typing import TYPE_CHECKING
+
+from kvstore.server import joining
+from kvstore.server.network.base import Introduction, SnapshotOffer, SnapshotSink
+from kvstore.types import MemberId
+from kvstore.version import VERSION
+from raft.types import NodeId
+
+if TYPE_CHECKING:
+    from kvstore.apply.roster import Roster
+    from kvstore.server.node import Node
+
+
+class PeerPort:
+    """Implements ``NetworkReceiver``.
+
+    Args:
+        node: Whose; complete but for this.
+        log_id: Of the log that it keeps.
+    """
+
+    def __init__(self, node: "Node", log_id: int) -> None:
+        self._node = node
+        self.log_id = log_id
+
+    @property
+    def _roster(self) -> "Roster":
+        return self._node.applier.machine.roster
+
+    # --- what arrives -----------------------------------------------------------------------------
+
+    def on_frame(self, member: int, frame: bytes) -> None:
+        """A frame from a member; see ``Peers``."""
+        self._node.peers.on_frame(member, frame)
+
+    def on_link(self, member: int, *, up: bool) -> None:
+        """A link came up or broke."""
+        self._node.membership.on_link(member, up=up)
+        self._node.peers.on_link(member, up=up)
+
+    async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
+        """A leader offers a snapshot; see ``SnapshotKeeper``."""
+        return await self._node.snapshots.receive(offer)
+
+    def on_removed(self, teller: int) -> None:
+        """A member says that this one is none any more; see ``MembershipKeeper``."""
+        self._node.membership.on_removed(teller)
+
+    # --- who may link -----------------------------------------------------------------------------
+
+    def introduction(self) -> Introduction:
+        """What this member says of itself."""
+        return Introduction(self.is_blank(), self.log_id)
+
+    def is_blank(self) -> bool:
+        """Whether this member has taken part in nothing yet: no term, no entry."""
+        raft = self._node.driver.raft
+        return not (raft.term or raft.last_index)
+
+    def was_removed(self, member: int) -> bool:
+        """Whether a member was taken out of the cluster, and nothing waits for it any more.
+
+        As long as the configuration has it, it may be needed to leave that.
+        """
+        left = NodeId(member) not in self._node.driver.raft.configuration.members()
+        return left and MemberId(member) in self._roster.removed
+
+    def refuse_link(self, member: int, introduction: Introduction) -> str:
+        """Why a link with this member is refused; "" if it is not.
+
+        A member that has published itself had a term on its disk before. If it comes with another
+        log now, or with an empty one, it has forgotten whom it voted for and what it acknowledged,
+        and with its vote a majority could be made of members that never saw what was promised.
+        """
+        if self.was_removed(member):
+            return f"member {member:x} was removed from this cluster"
+        known = self._roster.members.get(MemberId(member))
+        if known is None:
+            return ""
+        log_id = self._roster.log_ids.get(MemberId(member), 0)
+        if log_id:
+            if introduction.log_id == log_id:
+                return ""
+            state = "another log than it had"
+        elif introduction.blank and known.clientURLs:
+            state = "an empty log, but it has been part of this cluster"
+        else:
+            return ""
+        return (
+            f"member {member:x} ({known.name}) comes with {state}: it lost its data; "
+            + joining.REPLACE.format(who=known.name)
+        )
+
+    # --- what it says -----------------------------------------------------------------------------
+
+    def members_json(self) -> bytes:
+        """The body of GET /members on the peer port.
+
+        Ids are numbers here, unlike in the client API.
+        """
+        rows = []
+        for member in self._roster.listed():
+            row: dict[str, object] = {
+                "id": member.ID,
+                "peerURLs": list(member.peerURLs),
+                "name": member.name,
+                "clientURLs": list(member.clientURLs),
+            }
+            if member.isLearner:
+                row["isLearner"] = True
+            rows.append(row)
+        return json.dumps(rows).encode()
+
+    def cluster_json(self) -> bytes:
+        """The body of GET /kvstore/cluster."""
+        identity = self._node.identity
+        view = joining.view_of(identity.cluster_id, identity.members, self._roster)
+        return joining.encode_view(view)
+
+    def version_json(self) -> bytes:
+        """The body of GET /version."""
+        cluster = self._node.applier.machine.cluster_version or "not_decided"
+        storage = self._node.applier.machine.cluster_version or "unknown"
+        return json.dumps(
+            {"etcdserver": VERSION, "etcdcluster": cluster, "storage": storage}
+        ).encode()
