@@ -5,7 +5,7 @@ from typing import Any
 
 from kvstore.auth.identity import Identity
 from kvstore.commands import MembershipAction
-from kvstore.config import checked_url
+from kvstore.config_values import checked_url
 from kvstore.errors import ConfigError, ErrorKind, KvError
 from kvstore.server.admission import Ask
 from kvstore.server.membership import Changed
