@@ -6,6 +6,7 @@ it anew from that.
 """
 
 from kvstore.apply.capture import Capture
+from kvstore.apply.hashes import hash_state, hash_versions
 from kvstore.apply.loader import SnapshotLoader
 from kvstore.apply.machine import StateMachine
 from kvstore.apply.outcome import Outcome
@@ -17,5 +18,7 @@ __all__ = [
     "SnapshotLoader",
     "StateLimits",
     "StateMachine",
+    "hash_state",
+    "hash_versions",
     "request_cost",
 ]

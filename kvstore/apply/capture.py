@@ -123,7 +123,7 @@ class Capture:
         size = 0
         while ordinal < self._log_end:
             assert not self._closed, "a capture is read after it was closed"
-            records, ordinal = store.log_slice(ordinal, min(_SLOTS, self._log_end - ordinal))
+            records, ordinal = store.log_slice(ordinal, _SLOTS, self._log_end)
             for r in store.survivors(records, self._compacted):
                 group.append(
                     (r.key, r.create_revision, r.mod_revision, r.version, r.value, r.lease)

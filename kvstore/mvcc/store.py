@@ -141,11 +141,17 @@ class Store:
         """The ordinal from which on every retained version has this revision or a higher one."""
         return min(self._log.position(revision), self.log_end)
 
-    def log_slice(self, start: int, count: int) -> tuple[list[KeyValue], int]:
+    def log_slice(
+        self, start: int, count: int, stop: int | None = None
+    ) -> tuple[list[KeyValue], int]:
         """Up to ``count`` published versions from an ordinal on, tombstones too, and the ordinal
         to go on from.
+
+        ``stop`` is an ordinal to end before. A bound on the count is none on how far this goes:
+        where compaction left holes, few versions may lie far apart.
         """
-        return self._log.take(start, self.log_end, count)
+        end = self.log_end
+        return self._log.take(start, end if stop is None else min(stop, end), count)
 
     def log_unpublished(self, start: int, count: int) -> tuple[list[KeyValue], int]:
         """As ``log_slice``, of the versions written and not yet published."""
