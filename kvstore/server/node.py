@@ -31,6 +31,7 @@ from kvstore.server.peers import Peers
 from kvstore.server.proposals import Proposals
 from kvstore.server.reads import Reads
 from kvstore.server.secrets import SecretWork, new_tokens
+from kvstore.server.snapshot_export import SnapshotExports
 from kvstore.server.snapshots import SnapshotKeeper
 from kvstore.server.transfer import Transfer
 from kvstore.server.upkeep import Upkeep
@@ -193,12 +194,13 @@ class Node:
     def _connect(self, recovery: bootstrap.Recovery, environment: Environment) -> None:
         config = self.config
         driver = self.driver
+        lane = environment.disk.lane("snapshots")
         self.snapshots = SnapshotKeeper(
             driver=driver,
             wal=self.wal,
             disk=environment.disk,
             directory=bootstrap.layout(config.data_dir).snapshots,
-            lane=environment.disk.lane("snapshots"),
+            lane=lane,
             member_id=self.member_id,
             snapshot_count=config.snapshot_count,
             network=self.network,
@@ -206,6 +208,7 @@ class Node:
             on_replaced=self._on_replaced,
             latest=recovery.snapshot_file,
         )
+        self.exports = SnapshotExports(self.snapshots, environment.disk, lane)
         driver.wire(
             wal=self.wal,
             peers=self.peers,

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kvstore.apply import SnapshotLoader
+from kvstore.errors import ErrorKind
 from kvstore.server.network.base import Network, NetworkError, SnapshotOffer, SnapshotSink
 from kvstore.server.pacing import in_lane
 from kvstore.server.snapshot_sink import ReceivedSnapshot
@@ -143,6 +144,27 @@ class SnapshotKeeper:
             self._taking = self._loop.create_task(self._take())
             self._taking.add_done_callback(self._taken)
         return self._taking
+
+    async def current(self) -> SnapshotFile:
+        """A snapshot with all that is applied by now: the latest if it has that, or a new one.
+
+        Raises:
+            WalError: The disk refused.
+            KvError: The member stops.
+        """
+        if self._taking is not None:
+            # What it captured may be older than this call.
+            await asyncio.wait({self._taking})
+        latest = self.latest
+        if latest is not None and latest.meta.index >= self._driver.applier.machine.applied_index:
+            return latest
+        if self._stopped:
+            raise ErrorKind.STOPPED.error()
+        taking = self.take()
+        await asyncio.wait({taking})
+        if taking.cancelled():
+            raise ErrorKind.STOPPED.error()
+        return taking.result()
 
     def _taken(self, task: "asyncio.Task[SnapshotFile]") -> None:
         self._taking = None

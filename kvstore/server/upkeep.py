@@ -79,8 +79,13 @@ class Upkeep:
         self._node.transfer_leadership()
 
     def _settle_version(self, now: float) -> None:
-        """The members speak one version; say so through the log until it is decided."""
-        if self._settling_version or self._node.applier.machine.cluster_version == CLUSTER_VERSION:
+        """The members speak one version; say so through the log until it is decided.
+
+        While a downgrade is prepared they speak the lower one.
+        """
+        machine = self._node.applier.machine
+        version = machine.downgrade.target_version or CLUSTER_VERSION
+        if self._settling_version or machine.cluster_version == version:
             return
         self._settling_version = True
         deadline = now + self._node.request_timeout_seconds
@@ -88,7 +93,7 @@ class Upkeep:
         def done(_: object) -> None:
             self._settling_version = False
 
-        body = ClusterVersion(CLUSTER_VERSION)
+        body = ClusterVersion(version)
         self._node.proposals.submit(Kind.CLUSTER_VERSION, body, done, deadline, internal=True)
 
     def raise_alarm(self, alarm: AlarmType) -> None:

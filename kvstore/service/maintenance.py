@@ -1,9 +1,15 @@
-"""The Maintenance service: how this member is."""
+"""The Maintenance service: alarms, how this member is, hashes, backups, who leads."""
 
-from collections.abc import Callable
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
 
-from kvstore.commands import Kind
-from kvstore.errors import KvError
+from kvstore.apply import hash_state, hash_versions
+from kvstore.commands import Downgrade, Kind
+from kvstore.config import QUOTA_DEFAULT_BYTES
+from kvstore.errors import ErrorKind, KvError
 from kvstore.service.base import Calls
 from kvstore.service.caller import Caller
 from kvstore.types import (
@@ -11,42 +17,97 @@ from kvstore.types import (
     AlarmRequest,
     AlarmResponse,
     AlarmType,
+    DefragmentRequest,
+    DefragmentResponse,
+    DowngradeAction,
     DowngradeInfo,
+    DowngradeRequest,
+    DowngradeResponse,
+    HashKVRequest,
+    HashKVResponse,
+    HashRequest,
+    HashResponse,
+    MemberId,
+    MoveLeaderRequest,
+    MoveLeaderResponse,
+    SnapshotRequest,
+    SnapshotResponse,
     StatusRequest,
     StatusResponse,
 )
 from kvstore.version import VERSION
-from raft.types import NO_NODE
+from raft.events import TransferLeader
+from raft.types import NO_NODE, NodeId, Role
+
+if TYPE_CHECKING:
+    from kvstore.apply import Outcome
+    from kvstore.auth.identity import Identity
+    from kvstore.budget import Budget, Sliced
+
+SNAPSHOT_CHUNK_BYTES: Final = 32 * 1024
+"""As in etcd, whose clients show progress by it."""
+
+HASHES_MAX: Final = 8
+"""Hashes under way at a time; more are refused at once as retryable. Each reads all there is."""
+
+_VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.\d{1,9}(?:-[^+]*)?(?:\+.*)?)?", re.ASCII)
 
 
 class MaintenanceCalls(Calls):
-    """Status and alarms."""
+    """What operators ask for."""
 
     version: str = VERSION
     """This program's version in etcd's terms, strictly numeric."""
+
+    _hashing = 0
 
     @property
     def cluster_version(self) -> str:
         """The version that all members speak; "not_decided" before they know."""
         return self.machine.cluster_version or "not_decided"
 
+    # --- alarms and status ------------------------------------------------------------------------
+
+    def alarm(
+        self,
+        request: AlarmRequest,
+        caller: Caller,
+        reply: Callable[[AlarmResponse | KvError], None],
+    ) -> None:
+        """List, raise or clear alarms. The list is linearizable."""
+
+        def admitted(identity: "Identity") -> None:
+            if request.action == AlarmAction.GET:
+                self._read(caller, reply, here)
+            else:
+                self._propose(Kind.ALARM, request, caller, reply, identity=identity)
+
+        def here() -> None:
+            every = request.alarm == AlarmType.NONE
+            alarms = self.machine.alarms
+            listed = [raised for raised in alarms if every or raised.alarm == request.alarm]
+            reply(AlarmResponse(self.header(), listed))
+
+        self._admit(request, caller, reply, admitted)
+
     def status(
         self,
-        _: StatusRequest,
-        _caller: Caller,
+        request: StatusRequest,
+        caller: Caller,
         reply: Callable[[StatusResponse | KvError], None],
     ) -> None:
         """This member's own view; answered without asking anybody."""
+        self._admit(request, caller, reply, lambda _: reply(self._status()))
+
+    def _status(self) -> StatusResponse:
         machine = self.machine
         driver = self.node.driver
         raft = driver.raft
-        errors = [
-            f"memberID:{raised.memberID} alarm:{alarm_name(raised.alarm)} "
-            for raised in machine.alarms
-        ]
-        if driver.leader == NO_NODE:
-            errors.append("etcdserver: no leader")
-        response = StatusResponse(
+        errors = ["etcdserver: no leader"] if driver.leader == NO_NODE else []
+        for raised in machine.alarms:
+            member = f"memberID:{raised.memberID} " if raised.memberID else ""
+            errors.append(f"{member}alarm:{alarm_name(raised.alarm)}")
+        return StatusResponse(
             header=self.header(),
             version=VERSION,
             dbSize=machine.store.size_bytes,
@@ -58,27 +119,223 @@ class MaintenanceCalls(Calls):
             dbSizeInUse=machine.store.size_bytes,
             isLearner=self.member_id in raft.configuration.learners,
             storageVersion=machine.cluster_version,
-            dbSizeQuota=self._limits.quota_bytes or 0,
-            downgradeInfo=DowngradeInfo(),
+            dbSizeQuota=self._limits.quota_backend_bytes or QUOTA_DEFAULT_BYTES,
+            downgradeInfo=DowngradeInfo(
+                machine.downgrade.enabled, machine.downgrade.target_version
+            ),
         )
-        reply(response)
 
-    def alarm(
+    def defragment(
         self,
-        request: AlarmRequest,
+        request: DefragmentRequest,
         caller: Caller,
-        reply: Callable[[AlarmResponse | KvError], None],
+        reply: Callable[[DefragmentResponse | KvError], None],
     ) -> None:
-        """List, raise or clear alarms."""
-        if request.action == AlarmAction.GET:
-            alarms = [
-                raised
-                for raised in self.machine.alarms
-                if request.alarm in (AlarmType.NONE, raised.alarm)
-            ]
-            reply(AlarmResponse(self.header(), alarms))
+        """There is nothing to do: compaction itself gives the memory back."""
+        self._admit(request, caller, reply, lambda _: reply(DefragmentResponse()))
+
+    # --- hashes -----------------------------------------------------------------------------------
+
+    def hash(
+        self,
+        request: HashRequest,
+        caller: Caller,
+        reply: Callable[[HashResponse | KvError], None],
+    ) -> None:
+        """Hash all of this member's state: equal between members at an equal applied index."""
+
+        def work(budget: "Budget") -> "Sliced[HashResponse]":
+            while self.node.applier.busy:
+                # A huge command is half applied; its slices alternate with this.
+                yield
+            value = yield from hash_state(self.machine.capture(), budget)
+            return HashResponse(hash=value)
+
+        self._admit(request, caller, reply, lambda _: self._hash(work, reply))
+
+    def hash_kv(
+        self,
+        request: HashKVRequest,
+        caller: Caller,
+        reply: Callable[[HashKVResponse | KvError], None],
+    ) -> None:
+        """Hash the keys as of a revision: equal between members with equal history."""
+
+        def work(budget: "Budget") -> "Sliced[HashKVResponse]":
+            store = self.machine.store
+            revision = request.revision or store.revision
+            compacted = store.compacted_revision
+            store.readable(revision)
+            value = yield from hash_versions(store, revision, budget)
+            return HashKVResponse(None, value, compacted, revision)
+
+        self._admit(request, caller, reply, lambda _: self._hash(work, reply))
+
+    def _hash(self, work: "Callable[[Budget], Sliced[Any]]", reply: Callable[[Any], None]) -> None:
+        if self._hashing >= HASHES_MAX:
+            reply(ErrorKind.TOO_MANY_REQUESTS.error())
+            return
+        self._hashing += 1
+
+        def done(result: Any) -> None:
+            self._hashing -= 1
+            reply(result)
+
+        budget = self.node.read_budget()
+        self._run(work(budget), budget, done)
+
+    # --- backups ----------------------------------------------------------------------------------
+
+    async def snapshot(
+        self, request: SnapshotRequest, caller: Caller
+    ) -> AsyncGenerator[SnapshotResponse, None]:
+        """A snapshot file in chunks, then the SHA-256 of them all.
+
+        Raises:
+            KvError: It is refused, or breaks off.
+        """
+        await self._admitted(request, caller)
+        version = self.machine.cluster_version
+        digest = hashlib.sha256()
+        async with aclosing(self.node.exports.stream()) as pieces:
+            async for piece, after in pieces:
+                digest.update(piece)
+                for start in range(0, len(piece), SNAPSHOT_CHUNK_BYTES):
+                    chunk = piece[start : start + SNAPSHOT_CHUNK_BYTES]
+                    left = len(piece) - start - len(chunk) + after
+                    yield SnapshotResponse(None, left, chunk, version)
+        yield SnapshotResponse(None, 0, digest.digest(), version)
+
+    async def _admitted(self, request: SnapshotRequest, caller: Caller) -> None:
+        admitted = self._loop.create_future()
+
+        def settle(refusal: KvError | None) -> None:
+            if not admitted.done():
+                admitted.set_result(refusal)
+
+        if not self._refused(caller, settle):
+            self._admit(request, caller, settle, lambda _: settle(None))
+        refusal = await admitted
+        if refusal is not None:
+            raise refusal
+
+    # --- who leads --------------------------------------------------------------------------------
+
+    def move_leader(
+        self,
+        request: MoveLeaderRequest,
+        caller: Caller,
+        reply: Callable[[MoveLeaderResponse | KvError], None],
+    ) -> None:
+        """Hand leadership to a voting member, and wait until it leads. Only the leader can."""
+
+        def admitted(_: "Identity") -> None:
+            target = request.targetID
+            member = self.machine.members.get(MemberId(target))
+            if self.node.driver.role != Role.LEADER:
+                reply(ErrorKind.NOT_LEADER.error())
+            elif member is None or member.isLearner:
+                reply(ErrorKind.BAD_LEADER_TRANSFEREE.error())
+            else:
+                self._await_leader(NodeId(target), self._deadline(caller), reply)
+
+        self._admit(request, caller, reply, admitted)
+
+    def _await_leader(
+        self,
+        target: NodeId,
+        give_up: float,
+        reply: Callable[[MoveLeaderResponse | KvError], None],
+    ) -> None:
+        driver = self.node.driver
+        if driver.leader == target:
+            reply(MoveLeaderResponse())
+        elif self.node.failed.done():
+            reply(ErrorKind.STOPPED.error())
+        elif self._loop.time() >= give_up:
+            reply(ErrorKind.TIMEOUT_LEADER_TRANSFER.error())
         else:
-            self._propose(Kind.ALARM, request, caller, reply)
+            if driver.role == Role.LEADER and driver.raft.transfer_target == NO_NODE:
+                # For the first time, or raft gave up after an election timeout.
+                driver.step(TransferLeader(target))
+            seconds = self.node.config.heartbeat_interval_ms / 1000
+            self._loop.call_later(seconds, self._await_leader, target, give_up, reply)
+
+    # --- downgrade --------------------------------------------------------------------------------
+
+    def downgrade(
+        self,
+        request: DowngradeRequest,
+        caller: Caller,
+        reply: Callable[[DowngradeResponse | KvError], None],
+    ) -> None:
+        """Ask for, prepare, or give up a downgrade of the cluster by one minor version."""
+
+        def admitted(identity: "Identity") -> None:
+            if request.action == DowngradeAction.CANCEL:
+                self._read(caller, reply, lambda: self._cancel_downgrade(identity, caller, reply))
+            elif request.action not in (DowngradeAction.VALIDATE, DowngradeAction.ENABLE):
+                reply(ErrorKind.UNKNOWN_METHOD.error())
+            elif (target := _target_version(request.version)) is None:
+                reply(ErrorKind.WRONG_DOWNGRADE_VERSION_FORMAT.error())
+            elif not self.machine.cluster_version:
+                reply(ErrorKind.CLUSTER_VERSION_UNAVAILABLE.error())
+            else:
+                self._read(caller, reply, lambda: validated(identity, target))
+
+        def validated(identity: "Identity", target: tuple[int, int]) -> None:
+            refusal = self._why_no_downgrade(target)
+            if refusal is not None:
+                reply(refusal.error())
+            elif request.action == DowngradeAction.VALIDATE:
+                reply(self._downgrade_response())
+            else:
+                body = Downgrade(enabled=True, target_version=f"{target[0]}.{target[1]}.0")
+                self._propose_downgrade(body, identity, caller, reply)
+
+        self._admit(request, caller, reply, admitted)
+
+    def _why_no_downgrade(self, target: tuple[int, int]) -> ErrorKind | None:
+        major, minor, _ = self.machine.cluster_version.split(".")
+        if target != (int(major), int(minor) - 1):
+            return ErrorKind.INVALID_DOWNGRADE_TARGET_VERSION
+        return ErrorKind.DOWNGRADE_IN_PROCESS if self.machine.downgrade.enabled else None
+
+    def _cancel_downgrade(
+        self,
+        identity: "Identity",
+        caller: Caller,
+        reply: Callable[[DowngradeResponse | KvError], None],
+    ) -> None:
+        if self.machine.downgrade.enabled:
+            self._propose_downgrade(Downgrade(enabled=False), identity, caller, reply)
+        else:
+            # As in etcd: that there is none is no error to whoever wants none.
+            reply(self._downgrade_response())
+
+    def _propose_downgrade(
+        self,
+        body: Downgrade,
+        identity: "Identity",
+        caller: Caller,
+        reply: Callable[[DowngradeResponse | KvError], None],
+    ) -> None:
+        def decided(outcome: "Outcome | KvError") -> None:
+            result = outcome if isinstance(outcome, KvError) else outcome.response
+            reply(result if isinstance(result, KvError) else self._downgrade_response())
+
+        deadline = self._deadline(caller)
+        self._proposals.submit(Kind.DOWNGRADE, body, decided, deadline, identity=identity)
+
+    def _downgrade_response(self) -> DowngradeResponse:
+        version = self.machine.cluster_version.rpartition(".")[0]
+        return DowngradeResponse(self.header(), version)
+
+
+def _target_version(text: str) -> tuple[int, int] | None:
+    """Major and minor of ``3.6`` or ``3.6.0``; None if it is no version."""
+    match = _VERSION.fullmatch(text)
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
 def alarm_name(alarm: int) -> str:

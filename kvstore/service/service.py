@@ -4,23 +4,30 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KvError
-from kvstore.service.caller import ANYBODY, Caller
+from kvstore.service.caller import Caller
 from kvstore.service.cluster import ClusterCalls
 from kvstore.service.election import ElectionCalls
+from kvstore.service.health import HealthCalls
 from kvstore.service.kv import KvCalls
 from kvstore.service.lease import LeaseCalls
 from kvstore.service.lock import LockCalls
-from kvstore.service.maintenance import MaintenanceCalls, alarm_name
+from kvstore.service.maintenance import MaintenanceCalls
 from kvstore.service.waiting import Waiting
 from kvstore.service.watch import ServiceWatch
-from kvstore.types import AlarmType, RangeRequest, RangeResponse
-from raft.types import NO_NODE
 
 if TYPE_CHECKING:
     from kvstore.server.node import Node
 
 
-class Service(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls, LockCalls, ElectionCalls):
+class Service(
+    KvCalls,
+    LeaseCalls,
+    ClusterCalls,
+    MaintenanceCalls,
+    LockCalls,
+    ElectionCalls,
+    HealthCalls,
+):
     """One method a call: ``call(request, caller, reply)``.
 
     ``reply`` is called exactly once, on the loop, perhaps before the method returns: with a
@@ -48,28 +55,3 @@ class Service(KvCalls, LeaseCalls, ClusterCalls, MaintenanceCalls, LockCalls, El
         if self._refused(caller, refusal.append):
             raise refusal[0]
         return ServiceWatch(self.node, on_ready)
-
-    def health(
-        self, serializable: bool, exclude: frozenset[AlarmType], reply: Callable[[str], None]
-    ) -> None:
-        """Why this member is unhealthy, or ""; etcd's checks in etcd's order.
-
-        Alarms, a leader, a read.
-
-        Args:
-            serializable: Leave out the leader and read locally.
-            exclude: Alarms that do not count.
-            reply: Gets the reason.
-        """
-        for raised in self.machine.alarms:
-            if raised.alarm not in exclude:
-                reply(f"ALARM {alarm_name(raised.alarm)}")
-                return
-        if not serializable and self.node.driver.leader == NO_NODE:
-            reply("RAFT NO LEADER")
-            return
-
-        def done(result: RangeResponse | KvError) -> None:
-            reply(f"RANGE ERROR:{result.message}" if isinstance(result, KvError) else "")
-
-        self.range(RangeRequest(b"health", limit=1, serializable=serializable), ANYBODY, done)
