@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.run.stamp
 DEV_STAMP := $(VENV)/.dev.stamp
+FUZZ := .make/fuzz
+FUZZ_STAMP := $(FUZZ)/.stamp
 ARGS ?=
 
 # The newest Python for which every pinned library has a wheel. Each candidate is started, not just
@@ -70,7 +72,7 @@ if [ $$status -ne 0 ]; then echo "failed:$$failed" >&2; fi; exit $$status
 endef
 
 ##@ Measure and torment
-.PHONY: bench chaos
+.PHONY: bench chaos fuzz
 bench: $(RUN_STAMP) ## Measure throughput and latency (beside etcd where it is installed)
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -78,14 +80,19 @@ chaos: $(DEV_STAMP) ## Kill, stop and restart real nodes under load, for twenty 
 	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} \
 		$(BIN)/python -m pytest -m e2e -k chaos --timeout=1800 $(ARGS)
 
+fuzz: $(FUZZ_STAMP) ## Ask the API what nobody would ask, and hold each answer against its document
+	@$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
+
 ##@ Keep house
 .PHONY: setup lock clean help
 setup: $(DEV_STAMP) ## Make the environment with all the tools
 
-lock: ## Resolve the newest allowed versions and write both lock files
+lock: ## Resolve the newest allowed versions and write the lock files
 	@rm -rf .make/lock && $(MAKE) --no-print-directory .make/lock/bin/python
 	@$(call freeze,.,What a node runs on and the build backend; written by `make lock`.,requirements.lock)
 	@$(call freeze,.[dev],What a node runs on and the tools of the tests; written by `make lock`.,requirements-dev.lock)
+	@rm -rf .make/lock && $(MAKE) --no-print-directory .make/lock/bin/python
+	@$(call freeze,.[fuzz],What a node runs on and what `make fuzz` asks it with; written by `make lock`.,requirements-fuzz.lock)
 	@rm -rf .make/lock
 
 clean: ## Remove the environment and all caches (data stays)
@@ -117,8 +124,17 @@ $(DEV_STAMP): requirements-dev.lock pyproject.toml | $(BIN)/python
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# In an environment of its own: it brings much that nothing else needs.
+$(FUZZ_STAMP): requirements-fuzz.lock pyproject.toml | $(FUZZ)/bin/python
+	@echo 'Installing the pinned libraries of the fuzzer into $(FUZZ) …'
+	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-r requirements-fuzz.lock
+	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
+
 # `make run PYTHON=/path/to/python3` chooses another one.
-$(BIN)/python .make/lock/bin/python:
+$(BIN)/python .make/lock/bin/python $(FUZZ)/bin/python:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then \
 		echo 'kvstore needs Python 3.11 or newer, and found none.' >&2; \

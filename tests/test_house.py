@@ -81,13 +81,17 @@ def _lock(name: str) -> dict[str, str]:
 
 @cache
 def _project() -> dict[str, list[Requirement]]:
-    """What pyproject.toml asks for: at run time, and for the tests."""
+    """What pyproject.toml asks for: at run time, for the tests, and for the fuzzer."""
     project = tomllib.loads(_text(ROOT / "pyproject.toml"))["project"]
     return {
         "requirements.lock": [Requirement(line) for line in project["dependencies"]],
         "requirements-dev.lock": [
             Requirement(line)
             for line in project["dependencies"] + project["optional-dependencies"]["dev"]
+        ],
+        "requirements-fuzz.lock": [
+            Requirement(line)
+            for line in project["dependencies"] + project["optional-dependencies"]["fuzz"]
         ],
     }
 
@@ -219,7 +223,10 @@ def test_make_help_describes_every_target_a_person_uses() -> None:
     assert _make_targets() - described == {"pytest", "pytest-quick"}
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-fuzz.lock")
+
+
+@pytest.mark.parametrize("name", LOCKS)
 def test_locks_satisfy_pyproject_and_name_no_host(name: str) -> None:
     pins = _lock(name)
     assert "://" not in _text(ROOT / name)
@@ -230,18 +237,19 @@ def test_locks_satisfy_pyproject_and_name_no_host(name: str) -> None:
     ] == []
 
 
-def test_both_locks_agree() -> None:
-    development = _lock("requirements-dev.lock")
-    assert _lock("requirements.lock").items() <= development.items()
+@pytest.mark.parametrize("name", LOCKS[1:])
+def test_all_locks_agree(name: str) -> None:
+    assert _lock("requirements.lock").items() <= _lock(name).items()
 
 
 def test_every_dependency_is_accounted_for_with_its_version() -> None:
-    pins = _lock("requirements-dev.lock")
+    pins = _lock("requirements-dev.lock") | _lock("requirements-fuzz.lock")
     table = _text(ROOT / "docs" / "dependencies.md")
     rows = dict(re.findall(r"^\|[^|]*\| (\S+) \| (\S+) \|", table, re.MULTILINE))
     expected = {
         requirement.name: pins[canonicalize_name(requirement.name)]
-        for requirement in _project()["requirements-dev.lock"]
+        for name in LOCKS[1:]
+        for requirement in _project()[name]
     }
     assert {name: rows.get(name) for name in expected} == expected
 
