@@ -1,11 +1,17 @@
-"""Every error of etcd 3.7 that a client can be told: name, gRPC code, HTTP status, words.
+"""Every error of etcd 3.7 that a client can be told: name, gRPC code, HTTP status, words; and how
+tests bring it about.
 
 Written down apart from ``kvstore/errors.py``, so that a slip there shows.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+from tests.kvstore.service.desk import Desk, JsonObject, Seen
+from tests.support.cluster import Cluster
+from tests.support.scenario import run_scenario
 
 
 class Row(NamedTuple):
@@ -141,7 +147,6 @@ EXCUSED = {
     "MEMBER_EXIST": "ids are made of URLs and time, and URLs that are in use are refused first",
     "CLUSTER_ID_MISMATCH": "members tell each other, not clients",
     "NOT_CAPABLE": "every version of this server has every call",
-    "CLUSTER_VERSION_UNAVAILABLE": "a member is ready only once the version is decided",
     "NO_INFLIGHT_DOWNGRADE": "calling off a downgrade that is none succeeds, as in etcd",
     "LEADER_CHANGED": "reads are asked again until their time is up",
     "TIMEOUT_LEADER_FAIL": "proposals are sent again until their time is up",
@@ -152,3 +157,41 @@ EXCUSED = {
     "CANCELED": "a caller that is gone has nobody to be told",
 }
 """Errors that no call can bring about here, and why; they are checked against the table only."""
+
+Way = list[tuple[str, JsonObject]]
+"""Calls one after the other, the last of which is refused."""
+
+BROUGHT: set[str] = set()
+"""The errors that a test of their own brings about."""
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+def brings(*names: str) -> Callable[[Test], Test]:
+    """Says of a test which errors it brings about."""
+    BROUGHT.update(names)
+    return lambda test: test
+
+
+def check(name: str, seen: Seen) -> None:
+    """See that an answer is the error of a row, with the keys that all clients read."""
+    row = TABLE[name]
+    assert seen.status == row.status, seen
+    assert seen.body == {"error": row.message, "message": row.message, "code": row.code}
+
+
+def on_cluster(work: Callable[[Desk], Awaitable[Any]], *, size: int = 1, **settings: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        leader = await cluster.wait_leader()
+        await cluster.wait(lambda: leader.machine.cluster_version)
+        await work(Desk(cluster, leader))
+
+    run_scenario(scenario, 1, size=size, **settings)
+
+
+async def take(way: Way, name: str, desk: Desk) -> None:
+    """Make these calls; the last must be refused with the error of this name."""
+    *before, (path, body) = way
+    for earlier in before:
+        await desk.do(*earlier)
+    check(name, await desk.ask(path, body))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import json
 
 import pytest
+from multidict import CIMultiDict
 
+from kvstore.api.answer import error_answer
+from kvstore.api.caller_headers import caller_of
 from kvstore.api.error_map import HTTP_STATUS
-from kvstore.errors import ErrorKind
+from kvstore.errors import ErrorKind, KvError
 from tests.kvstore.service.desk import Desk, JsonObject, Seen, b64
-from tests.kvstore.service.error_table import ROWS, TABLE
+from tests.kvstore.service.error_table import ROWS, Way, brings, check, on_cluster, take
 from tests.support.cluster import Cluster
 from tests.support.scenario import run_scenario
 
@@ -19,8 +21,10 @@ ABSENT = 12345
 PUT: JsonObject = {"requestPut": {"key": A}}
 ON_A: JsonObject = {"key": A, "value": A}
 
-Way = list[tuple[str, JsonObject]]
-"""Calls one after the other, the last of which is refused."""
+ADD = "/cluster/member/add"
+LEARNER: JsonObject = {"peerURLs": ["http://m9:2380"], "isLearner": True}
+MOVE = "/maintenance/transfer-leadership"
+DOWNGRADE = "/maintenance/downgrade"
 
 WAYS: dict[str, Way] = {
     "EMPTY_KEY": [("/kv/put", {})],
@@ -45,6 +49,20 @@ WAYS: dict[str, Way] = {
         ("/maintenance/alarm", {"action": "ACTIVATE", "memberID": 1, "alarm": "CORRUPT"}),
         ("/kv/put", ON_A),
     ],
+    "MEMBER_BAD_URLS": [("/cluster/member/add", {"peerURLs": ["bad"]})],
+    "MEMBER_NOT_FOUND": [("/cluster/member/remove", {"ID": ABSENT})],
+    "PEER_URL_EXIST": [("/cluster/member/add", {"peerURLs": ["http://m0:2380"]})],
+    "TOO_MANY_LEARNERS": [(ADD, LEARNER), (ADD, {**LEARNER, "peerURLs": ["http://m8:2380"]})],
+    "BAD_LEADER_TRANSFEREE": [(MOVE, {"targetID": ABSENT})],
+    "WRONG_DOWNGRADE_VERSION_FORMAT": [(DOWNGRADE, {"version": "three"})],
+    "INVALID_DOWNGRADE_TARGET_VERSION": [(DOWNGRADE, {"version": "3.5.0"})],
+    "DOWNGRADE_IN_PROCESS": [(DOWNGRADE, {"action": "ENABLE", "version": "3.6.0"})] * 2,
+    "UNKNOWN_METHOD": [(DOWNGRADE, {"action": 9, "version": "3.6.0"})],
+    "ELECTION_NO_LEADER": [("/election/leader", {"name": A})],
+    "ELECTION_NOT_LEADER": [
+        ("/election/proclaim", {"leader": {"name": A, "key": A, "rev": 7, "lease": 7}})
+    ],
+    "ELECTION_LEADER_MISSING": [("/election/proclaim", {})],
 }
 
 
@@ -54,34 +72,17 @@ def test_each_error_has_its_code_its_words_and_its_status(row):
     assert (kind.code, kind.message, HTTP_STATUS[kind.code]) == (row.code, row.message, row.status)
 
 
-def check(name: str, seen: Seen) -> None:
-    """See that an answer is the error of a row, with the keys that all clients read."""
-    row = TABLE[name]
-    assert seen.status == row.status, seen
-    assert seen.body == {"error": row.message, "message": row.message, "code": row.code}
-
-
-def on_cluster(work: Callable[[Desk], Awaitable[Any]], *, size: int = 1, **settings: Any) -> None:
-    async def scenario(cluster: Cluster) -> None:
-        await work(Desk(cluster, await cluster.wait_leader()))
-
-    run_scenario(scenario, 1, size=size, **settings)
-
-
+@brings(*WAYS)
 @pytest.mark.parametrize("name", WAYS)
 def test_a_call_is_refused(name):
-    async def work(desk: Desk) -> None:
-        *before, (path, body) = WAYS[name]
-        for earlier in before:
-            await desk.do(*earlier)
-        check(name, await desk.ask(path, body))
-
-    on_cluster(work)
+    on_cluster(lambda desk: take(WAYS[name], name, desk))
 
 
+# --- Space, leaders, time -------------------------------------------------------------------------
+
+
+@brings("NO_SPACE")
 def test_a_full_store_takes_nothing_more():
-    """NO_SPACE."""
-
     async def work(desk: Desk) -> None:
         for number in range(20):
             seen = await desk.ask(
@@ -96,9 +97,8 @@ def test_a_full_store_takes_nothing_more():
     on_cluster(work, quota_backend_bytes=10_000)
 
 
+@brings("NO_LEADER")
 def test_who_wants_a_leader_hears_at_once_that_there_is_none():
-    """NO_LEADER."""
-
     async def work(desk: Desk) -> None:
         await cut_off(desk)
         check("NO_LEADER", await desk.ask("/kv/range", {"key": A}, has_leader=True))
@@ -106,9 +106,8 @@ def test_who_wants_a_leader_hears_at_once_that_there_is_none():
     on_cluster(work, size=3)
 
 
+@brings("TIMEOUT")
 def test_a_read_without_a_leader_times_out():
-    """TIMEOUT."""
-
     async def work(desk: Desk) -> None:
         await cut_off(desk)
         before = desk.cluster.loop.now
@@ -118,9 +117,8 @@ def test_a_read_without_a_leader_times_out():
     on_cluster(work, size=3)
 
 
+@brings("DEADLINE_EXCEEDED")
 def test_a_write_without_a_leader_runs_out_of_time():
-    """DEADLINE_EXCEEDED."""
-
     async def work(desk: Desk) -> None:
         await cut_off(desk)
         before = desk.cluster.loop.now
@@ -137,9 +135,8 @@ async def cut_off(desk: Desk) -> None:
     await desk.cluster.wait(lambda: not desk.host.node.driver.leader)
 
 
+@brings("STOPPED")
 def test_a_member_that_stops_says_so_to_those_who_wait():
-    """STOPPED."""
-
     async def work(desk: Desk) -> None:
         await cut_off(desk)
         waiting = desk.begin("/kv/range", {"key": A})
@@ -149,9 +146,8 @@ def test_a_member_that_stops_says_so_to_those_who_wait():
     on_cluster(work, size=3)
 
 
+@brings("TOO_MANY_REQUESTS")
 def test_more_writes_than_may_wait_are_refused():
-    """TOO_MANY_REQUESTS."""
-
     async def work(desk: Desk) -> None:
         asked = [desk.begin("/kv/put", ON_A) for _ in range(3)]
         seen = [await answered for answered in asked]
@@ -159,3 +155,74 @@ def test_more_writes_than_may_wait_are_refused():
         check("TOO_MANY_REQUESTS", seen[-1])
 
     on_cluster(work, max_inflight_proposals=2)
+
+
+# --- Members and leadership -----------------------------------------------------------------------
+
+
+@brings("MEMBER_NOT_LEARNER", "MEMBER_NOT_ENOUGH_STARTED")
+def test_a_single_member_is_no_learner_and_cannot_leave():
+    async def work(desk: Desk) -> None:
+        mine = {"ID": desk.host.member_id}
+        check("MEMBER_NOT_LEARNER", await desk.ask("/cluster/member/promote", mine))
+        check("MEMBER_NOT_ENOUGH_STARTED", await desk.ask("/cluster/member/remove", mine))
+
+    on_cluster(work)
+
+
+@brings("LEARNER_NOT_READY")
+def test_a_learner_that_has_never_been_seen_gets_no_vote():
+    async def work(desk: Desk) -> None:
+        added = (await desk.do(ADD, LEARNER))["member"]
+        check("LEARNER_NOT_READY", await desk.ask("/cluster/member/promote", {"ID": added["ID"]}))
+
+    on_cluster(work)
+
+
+@brings("UNHEALTHY")
+def test_no_voter_comes_while_another_is_out_of_reach():
+    async def work(desk: Desk) -> None:
+        other = next(host for host in desk.cluster.hosts if host is not desk.host)
+        desk.cluster.wire.isolate(other.member_id)
+        await desk.cluster.wait(lambda: not desk.host.node.network.is_up(other.member_id))
+        check("UNHEALTHY", await desk.ask(ADD, {"peerURLs": ["http://m9:2380"]}))
+
+    on_cluster(work, size=3)
+
+
+@brings("NOT_LEADER")
+def test_only_the_leader_hands_leadership_over():
+    async def work(desk: Desk) -> None:
+        other = next(host for host in desk.cluster.hosts if host is not desk.host)
+        check("NOT_LEADER", await desk.at(other).ask(MOVE, {"targetID": other.member_id}))
+
+    on_cluster(work, size=3)
+
+
+@brings("TIMEOUT_LEADER_TRANSFER")
+def test_leadership_does_not_move_to_who_cannot_be_reached():
+    async def work(desk: Desk) -> None:
+        other = next(host for host in desk.cluster.hosts if host is not desk.host)
+        desk.cluster.wire.isolate(other.member_id)
+        check("TIMEOUT_LEADER_TRANSFER", await desk.ask(MOVE, {"targetID": other.member_id}))
+
+    on_cluster(work, size=3)
+
+
+@brings("CLUSTER_VERSION_UNAVAILABLE")
+def test_no_downgrade_before_the_cluster_knows_its_version():
+    async def scenario(cluster: Cluster) -> None:
+        assert not cluster[0].machine.cluster_version
+        seen = await Desk(cluster).ask(DOWNGRADE, {"version": "3.6.0"})
+        check("CLUSTER_VERSION_UNAVAILABLE", seen)
+
+    run_scenario(scenario, 1, size=1)
+
+
+@brings("INVALID_CLIENT_API_VERSION")
+def test_the_version_that_a_client_names_is_text():
+    headers = CIMultiDict({"Grpc-Metadata-Client-Api-Version": "\udcff"})
+    with pytest.raises(KvError) as refusal:
+        caller_of(headers)
+    answer = error_answer(refusal.value)
+    check("INVALID_CLIENT_API_VERSION", Seen(answer.status, json.loads(answer.body)))
