@@ -35,6 +35,8 @@ log = logging.getLogger("kvstore.api")
 
 _V3_PATHS: Final = tuple(prefix + "/" for prefix in PREFIXES)
 
+_SURPRISE: Final = "a request to %s failed by a mistake of the server's own"
+
 
 class Faces:
     """All faces of one service, behind aiohttp's parser.
@@ -112,9 +114,8 @@ class Faces:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
-            log.exception("a request to %s failed by a mistake of the server's own", path)
-            self._counters.surprises += 1
-            answer = error_answer(internal_error(), head)
+            log.exception(_SURPRISE, path)
+            answer = self._surprise(head)
         return await self._answer(request, answer)
 
     async def handle_metrics(self, request: web.BaseRequest) -> Written:
@@ -125,8 +126,17 @@ class Faces:
         """
         self._counters.requests += 1
         path, _, query = request.raw_path.partition("?")
-        answer = await self._plain.answer(request.method, path, query, metrics_only=True)
+        try:
+            answer = await self._plain.answer(request.method, path, query, metrics_only=True)
+        except Exception:
+            log.exception(_SURPRISE, path)
+            answer = self._surprise(V3_HEAD)
         return await self._answer(request, answer)
+
+    def _surprise(self, head: bytes) -> Answer:
+        """Count an exception that nobody foresaw, and answer for it."""
+        self._counters.surprises += 1
+        return error_answer(internal_error(), head)
 
     async def _answer(
         self, request: web.BaseRequest, answer: Answer, *, closes: bool = False

@@ -173,7 +173,10 @@ class Lane:
         if answer.slices is not None and request.method != "HEAD":
             return await self._sliced(request, answer, keeps)
         status = answer.status
-        parts = [_status_line(status), self._head(request, answer.head), self._clock.date_line()]
+        head = answer.head
+        if self._origins is not None:
+            head = self._head(request, head)
+        parts = [_status_line(status), head, self._clock.date_line()]
         if not keeps:
             parts.append(_CLOSE)
         elif request.version.minor == 0:
