@@ -111,7 +111,7 @@ class MembershipKeeper:
         if self._node.driver.role == Role.LEADER:
             self._reconcile()
         elif self._is_out():
-            self._leave("the log says so")
+            self.leave("the log says so")
         if self._checks:
             checks, self._checks = self._checks, []
             for ask, reply, give_up in checks:
@@ -179,10 +179,11 @@ class MembershipKeeper:
         )
 
     def on_removed(self, teller: int) -> None:
-        """Another member says that this one was removed: that is committed, and never undone."""
-        self._leave(f"member {teller:x} says so")
+        """Another member says that this one was removed."""
+        self.leave(f"member {teller:x} says so")
 
-    def _leave(self, why: str) -> None:
+    def leave(self, why: str) -> None:
+        """Stop for good: this member was removed, which is committed and never undone."""
         if self._leaving:
             return
         self._leaving = True

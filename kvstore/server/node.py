@@ -15,7 +15,7 @@ import msgspec
 
 from kvstore.apply import Outcome, SnapshotLoader, StateLimits, StateMachine
 from kvstore.commands import Body, Kind, PublishMember
-from kvstore.errors import ErrorKind, KvError, KvstoreError, StateError
+from kvstore.errors import ErrorKind, KvError, KvstoreError
 from kvstore.lease.lessor import Lessor
 from kvstore.server import bootstrap
 from kvstore.server.applier import Applier
@@ -329,7 +329,9 @@ class Node:
             result = await self.propose(Kind.PUBLISH_MEMBER, body)
             if not isinstance(result, KvError):
                 if isinstance(result.response, KvError):
-                    self.fail(StateError(f"this member is not known: {result.response.message}"))
+                    # Only members that were removed are not known: all others are in the roster
+                    # by the entry that let them in.
+                    self.membership.leave("its name is taken from it")
                     return
                 break
             log.info("this member cannot publish itself yet: %s", result.message)

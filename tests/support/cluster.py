@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kvstore.config import ServerConfig
-from kvstore.errors import KvError
+from kvstore.errors import KvError, RemovedError
 from kvstore.server.joining import ClusterView, find_own
 from kvstore.server.node import Environment, Node
 from kvstore.service.caller import ANYBODY, Caller
@@ -77,6 +77,9 @@ class Host:
         self._service: Service | None = None
         self._calls: dict[asyncio.Future[Any], None] = {}
         self.failure_expected = False
+        self.ending: asyncio.Task[None] | None = None
+        """Stops it, once it was removed from the cluster."""
+        self._known_id = 0
         self.joining: Identity | None = None
         """Who it is to the cluster, if it was added to it and has not been started yet."""
 
@@ -102,6 +105,11 @@ class Host:
     @property
     def member_id(self) -> int:
         return self.node.member_id
+
+    @property
+    def known_id(self) -> int:
+        """Its member id, also while it is down: as it was when it was last up."""
+        return self._known_id
 
     @property
     def leads(self) -> bool:
@@ -145,6 +153,8 @@ class Host:
         try:
             self._node = node = process.run(Node, self.config, environment, self.joining)
             self._service = process.run(Service, node)
+            self._known_id = node.member_id
+            node.failed.add_done_callback(self._on_failed, context=loop.nobody)
             await process.spawn(node.start())
         except BaseException:
             process.kill()
@@ -152,6 +162,11 @@ class Host:
             # Its lock and its open files go with it; so may what it had not synced.
             self.disk.crash(cluster.rng)
             raise
+
+    def _on_failed(self, failed: asyncio.Future[BaseException]) -> None:
+        """End the process as ``kvstore serve`` does, if it was removed from the cluster."""
+        if isinstance(failed.result(), RemovedError):
+            self.ending = self.cluster.loop.create_task(self.stop())
 
     def _end(self) -> None:
         assert self.process is not None, f"member {self.number} is down"
@@ -320,6 +335,13 @@ class Cluster:
         self.hosts.append(host)
         return host
 
+    async def retire(self, host: Host) -> None:
+        """Wait till a member that was removed has ended by itself, and take its machine away."""
+        if host.up or host.ending is not None:
+            await self.wait(lambda: not host.up)
+            assert host.ending is not None, f"member {host.number} ended, and not by itself"
+        self.hosts.remove(host)
+
     def __getitem__(self, number: int) -> Host:
         return self.hosts[number]
 
@@ -390,7 +412,7 @@ class Cluster:
         """No member has given up, unless it was made to; nothing failed unheard."""
         for host in self.up:
             failed = host.node.failed
-            if failed.done() and not host.failure_expected:
+            if failed.done() and not host.failure_expected and host.ending is None:
                 raise AssertionError(f"member {host.number} failed") from failed.result()
         if self.loop.failures:
             failure = self.loop.failures[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING
 
 from kvstore.budget import CountedBudget
@@ -17,7 +18,7 @@ from kvstore.types import (
 
 if TYPE_CHECKING:
     from kvstore.service.watch import ServiceWatch
-    from tests.support.cluster import Host
+    from tests.support.cluster import Cluster, Host
     from tests.support.virtual_loop import Process
 
 TAKE_BYTES_MAX = 64 * 1024
@@ -66,6 +67,53 @@ class Watching:
             f"member {self._host.number}: events {self.revisions[:5]}...{self.revisions[-5:]} "
             f"({len(self.revisions)}) are not {first}..{last}"
         )
+
+
+class Roaming:
+    """A client that watches every key, on one member after the other: whenever the one that it
+    watches on is gone it goes on with another, where it stopped.
+
+    Every revision must bring one event, the next one; so it fits where each write changes one key.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._rng = random.Random(cluster.rng.getrandbits(64))
+        self.revision = 1
+        self.moves = 0
+        self._stopping = False
+        self._task = cluster.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(0.02)
+            up = [host for host in self._cluster.up if not host.node.failed.done()]
+            if up:
+                self.moves += 1
+                await self._watch_on(self._rng.choice(up))
+
+    async def _watch_on(self, host: Host) -> None:
+        process = host.process
+        create = WatchCreateRequest(b"\0", b"\0", start_revision=self.revision + 1)
+        watching = Watching(host, create)
+        seen = 0
+        while not self._stopping and host.up and host.process is process:
+            await asyncio.sleep(0.02)
+            for revision in watching.revisions[seen:]:
+                assert revision == self.revision + 1, (
+                    f"member {host.number}: revision {revision} follows {self.revision}"
+                )
+                self.revision = revision
+            seen = len(watching.events)
+
+    async def check(self) -> None:
+        """Wait for the newest revision, and stop."""
+        machine = self._cluster[0].machine
+        await self._cluster.wait(
+            lambda: self._task.done() or self.revision == machine.store.revision
+        )
+        self._stopping = True
+        await self._task
 
 
 class Following:
