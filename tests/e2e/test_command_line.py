@@ -1,7 +1,8 @@
-"""The cluster by hand: put, get, del, watch, leases, status, and the exit codes."""
+"""The cluster by hand: keys, watches, leases, locks, users, upkeep, and the exit codes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import signal
@@ -13,10 +14,12 @@ import pytest
 
 from tests.e2e.cluster import Cluster, free_ports
 from tests.e2e.commands import Foreground, kvstore
+from tests.e2e.processes import wait_for
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 INTERRUPTED = 130
+WAIT_SECONDS = 30.0
 REFUSED, USAGE, UNREACHABLE = 1, 2, 4
 
 
@@ -85,6 +88,77 @@ def test_status_and_members(run: Run, calm_cluster: Cluster) -> None:
         assert member.client_url in status
         assert member.client_url in members
         assert member.name in members
+
+
+def test_a_transaction(run: Run) -> None:
+    typed = b'create("txn/a") = "0"\n\nput txn/a mine\n\nget txn/a\n\n'
+    assert run("txn", stdin=typed).stdout == b"SUCCESS\n\nOK\n"
+    assert run("txn", stdin=typed).stdout == b"FAILURE\n\ntxn/a\nmine\n"
+
+
+def test_a_lock_is_held_by_one_at_a_time(run: Run, environ: dict[str, str], tmp_path: Path) -> None:
+    holder = Foreground(["lock", "locks/one"], tmp_path / "holder", environ=environ)
+    try:
+        holder.wait_output("locks/one/")
+        waiter = Foreground(
+            ["lock", "locks/one", "sh", "-c", "echo got $KVSTORE_LOCK_KEY"],
+            tmp_path / "waiter",
+            environ=environ,
+        )
+        try:
+            wait_for("two that want it", lambda: run_count(run, "locks/one/") == 2, WAIT_SECONDS)
+            assert waiter.output() == ""
+            assert holder.end(signal.SIGTERM) == 0
+            waiter.wait_output("got locks/one/")
+            assert waiter.process.wait(WAIT_SECONDS) == 0
+        finally:
+            waiter.discard()
+    finally:
+        holder.discard()
+    assert run_count(run, "locks/one/") == 0
+
+
+def run_count(run: Run, prefix: str) -> int:
+    return int(run("get", "--prefix", prefix, "--count-only").stdout)
+
+
+def test_an_election(run: Run, environ: dict[str, str], tmp_path: Path) -> None:
+    listener = Foreground(["elect", "--listen", "votes"], tmp_path / "listener", environ=environ)
+    leader = Foreground(["elect", "votes", "me"], tmp_path / "leader", environ=environ)
+    try:
+        leader.wait_output("\nme\n")
+        listener.wait_output("\nme\n")
+        assert leader.end(signal.SIGINT) == 0
+        assert listener.end(signal.SIGINT) == INTERRUPTED
+    finally:
+        leader.discard()
+        listener.discard()
+
+
+def test_upkeep(run: Run, calm_cluster: Cluster, tmp_path: Path) -> None:
+    run("put", "kept", "x")
+    assert run("endpoint", "health").stdout.count(b"is healthy") == len(calm_cluster.members)
+    wait_for("equal hashes", lambda: len(hashes(run)) == 1, WAIT_SECONDS)
+    file = tmp_path / "backup"
+    saved = run("snapshot", "save", str(file))
+    assert saved.stdout == f"Snapshot saved at {file}\n".encode()
+    assert hashlib.sha256(file.read_bytes()).hexdigest().encode() in saved.stderr
+    revision = json.loads(run("get", "kept", "-w", "json").stdout)["header"]["revision"]
+    assert run("compaction", str(revision), "--physical").returncode == 0
+    assert run("get", "kept", "--rev=1").returncode == REFUSED
+    assert run("defrag").returncode == 0
+
+    ids = {line.split(b", ")[0] for line in run("member", "list").stdout.splitlines()}
+    status = run("endpoint", "status", "--cluster").stdout.splitlines()
+    leaders = {row.split(b", ")[1] for row in status if row.split(b", ")[8] == b"true"}
+    (target, *_) = sorted(ids - leaders)
+    moved = run("move-leader", target.decode())
+    assert moved.stdout.endswith(b" to " + target + b"\n"), moved.stderr
+
+
+def hashes(run: Run) -> set[bytes]:
+    rows = run("endpoint", "hashkv").stdout.splitlines()
+    return {row.partition(b", ")[2] for row in rows}
 
 
 def test_exit_codes_tell_errors_apart(run: Run) -> None:
