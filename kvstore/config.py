@@ -12,7 +12,14 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 import msgspec
 
 from kvstore.auth.token_setting import parse as parse_auth_token
-from kvstore.config_values import Setting, check_range, checked_url, host_and_port
+from kvstore.config_values import (
+    Retention,
+    Setting,
+    check_range,
+    checked_url,
+    host_and_port,
+    parse_retention,
+)
 from kvstore.errors import ConfigError
 
 KIB: Final = 1024
@@ -311,6 +318,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return self.quota_backend_bytes or QUOTA_DEFAULT_BYTES
 
+    @property
+    def retention(self) -> Retention:
+        """How much history compaction by itself leaves."""
+        return parse_retention(self.auto_compaction_mode, self.auto_compaction_retention)
+
 
 # --- The table ------------------------------------------------------------------------------------
 
@@ -398,6 +410,7 @@ def _check_whole(config: ServerConfig) -> None:
             f"{HEARTBEATS_PER_ELECTION_MIN} × {config.heartbeat_interval_ms} ms"
         )
     parse_auth_token(config.auth_token)
+    parse_retention(config.auto_compaction_mode, config.auto_compaction_retention)
     _check_cluster(config)
 
 

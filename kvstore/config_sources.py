@@ -7,13 +7,12 @@ wins, so that one file can serve all members and each sets its own name.)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, get_origin
 
 from kvstore.config import MIB, ServerConfig, rows
 from kvstore.config_absent import ABSENT, EXPERIMENTAL, judge
-from kvstore.config_values import Setting, check_range, checked_url
+from kvstore.config_values import Setting, check_range, checked_url, duration_ms
 from kvstore.errors import ConfigError
 
 PREFIXES: Final = ("KVSTORE_", "ETCD_")
@@ -26,8 +25,6 @@ ONCE_EXPERIMENTAL: Final = frozenset({"snapshot-catchup-entries", "watch-progres
 """Settings of ours that older etcd files spell with ``experimental-`` before them."""
 
 CONFIG_FILE_BYTES_MAX: Final = MIB
-_DURATION_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
 
 class Loaded(NamedTuple):
@@ -156,7 +153,7 @@ def _parse(setting: Setting, plain: Any, given: object, source: str) -> Any:
     if plain is str:
         return text
     if plain is int:
-        return _duration_ms(text, source) if setting.duration else _integer(text, source)
+        return duration_ms(text, source) if setting.duration else _integer(text, source)
     if get_origin(plain) is tuple:
         return tuple(checked_url(part, source) for part in text.split(",") if part.strip())
     return _cluster(text, source)
@@ -174,13 +171,6 @@ def _integer(text: str, source: str) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"{source}: must be a whole number, not {text!r}") from None
-
-
-def _duration_ms(text: str, source: str) -> int:
-    parts = _DURATION_PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ConfigError(f"{source}: must be a duration such as 10m, 30s or 500ms, not {text!r}")
-    return round(sum(float(number) * _DURATION_UNITS_MS[unit] for number, unit in parts))
 
 
 def _cluster(text: str, source: str) -> dict[str, tuple[str, ...]]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from kvstore.errors import ConfigError
+
+_DURATION_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
+_REVISIONS_MAX: Final = 2**63 - 1
+_HOURS_MAX: Final = 2_562_047
+"""What Go's durations hold: 292 years."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,3 +81,43 @@ def host_and_port(url: str) -> tuple[str, int]:
     assert parts.hostname is not None, f"{url} was not checked"
     assert parts.port is not None, f"{url} was not checked"
     return parts.hostname, parts.port
+
+
+# --- Durations ------------------------------------------------------------------------------------
+
+
+def duration_ms(text: str, source: str) -> int:
+    """Read a duration as Go writes it, into milliseconds.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ConfigError(f"{source}: must be a duration such as 10m, 30s or 500ms, not {text!r}")
+    return round(sum(float(number) * _DURATION_UNITS_MS[unit] for number, unit in parts))
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How much history compaction leaves: so many revisions, or so many seconds; 0 and 0: all."""
+
+    revisions: int = 0
+    seconds: float = 0.0
+
+
+def parse_retention(mode: str, text: str) -> Retention:
+    """What ``--auto-compaction-retention`` means under ``--auto-compaction-mode``.
+
+    Raises:
+        ConfigError: Neither a number nor, in mode periodic, a duration.
+    """
+    source = "--auto-compaction-retention"
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+    if mode == "revision":
+        if number is None or number > _REVISIONS_MAX:
+            raise ConfigError(f"{source}: must be a number of revisions, not {text!r}")
+        return Retention(revisions=number)
+    seconds = duration_ms(text, source) / 1000 if number is None else number * 3600.0
+    if seconds > _HOURS_MAX * 3600:
+        raise ConfigError(f"{source}: must be at most {_HOURS_MAX}h, not {text!r}")
+    return Retention(seconds=seconds)

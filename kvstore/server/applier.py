@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.apply import Outcome
+from kvstore.server.corruption import MARK_MASK, Marks
 from kvstore.server.pacing import SlicedTask
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Applier:
         self._on_failure = on_failure
         self._queue: deque[Entry] = deque()
         self._huge: SlicedTask | None = None
+        self.marks = Marks()
         self.huge_total = 0
 
     def __len__(self) -> int:
@@ -89,6 +91,8 @@ class Applier:
                 self._start_huge(result)
                 return
             on_outcome(result)
+            if not result.index & MARK_MASK:
+                self.marks.note(result.index, self._machine.effects_hash)
             left -= 1
             if left == 0:
                 if budget.spent():
@@ -104,6 +108,8 @@ class Applier:
                 self._on_failure(result)
                 return
             self._on_outcome(result)
+            if not result.index & MARK_MASK:
+                self.marks.note(result.index, self._machine.effects_hash)
             self._wake()
 
         task = SlicedTask(self._loop, work, self._budget, done)
@@ -120,4 +126,5 @@ class Applier:
             self._huge.cancel()
             self._huge = None
         self._queue.clear()
+        self.marks.clear()
         self._machine = machine

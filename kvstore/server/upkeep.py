@@ -1,4 +1,4 @@
-"""What a member does by the clock, besides raft and leases: sweeping, alarms, the disk's health."""
+"""What a member does by the clock, besides raft and leases: sweeping, watching its disk."""
 
 import logging
 from collections import deque
@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.commands import ClusterVersion, Kind
+from kvstore.server.alarms import Alarms
+from kvstore.server.auto_compaction import AutoCompaction
+from kvstore.server.corruption import CorruptionCheck
 from kvstore.server.pacing import SlicedTask
-from kvstore.types import AlarmAction, AlarmMember, AlarmRequest, AlarmType
+from kvstore.types import AlarmType
 from kvstore.version import CLUSTER_VERSION
 from raft.types import Role
 
@@ -34,13 +37,15 @@ class Upkeep:
         self._loop = node.loop
         self._sweeping: SlicedTask | None = None
         self._when_swept: list[Callable[[], None]] = []
-        self._raising: set[AlarmType] = set()
         self._settling_version = False
         self._next_hand_over = 0.0
         self._retired: deque[StateMachine] = deque()
         self._dismantling: SlicedTask | None = None
         self._next_progress = node.loop.time() + self._progress_seconds
         self.slow_disks_total = 0
+        self.alarms = Alarms(node)
+        self.auto_compaction = AutoCompaction(node)
+        self.corruption = CorruptionCheck(node, node.applier.marks)
         node.driver.on_tick(self._tick)
 
     @property
@@ -56,8 +61,6 @@ class Upkeep:
         if now >= self._next_progress:
             self._next_progress = now + self._progress_seconds
             node.hub.progress_tick()
-        if node.wal.disk_full:
-            self.raise_alarm(AlarmType.NOSPACE)
         node.proposals.congested = node.wal.queued_bytes > DISK_QUEUE_BYTES_MAX
         if node.driver.role == Role.LEADER:
             self._watch_disk(now, node.clock())
@@ -97,20 +100,8 @@ class Upkeep:
         self._node.proposals.submit(Kind.CLUSTER_VERSION, body, done, deadline, internal=True)
 
     def raise_alarm(self, alarm: AlarmType) -> None:
-        """Raise an alarm of this member for the whole cluster.
-
-        Unless it is raised or on its way already.
-        """
-        raised = AlarmMember(self._node.member_id, alarm)
-        if raised in self._node.applier.machine.alarms or alarm in self._raising:
-            return
-        self._raising.add(alarm)
-        deadline = self._loop.time() + self._node.request_timeout_seconds
-        body = AlarmRequest(AlarmAction.ACTIVATE, self._node.member_id, alarm)
-        log.error("raising the alarm %s", alarm.name)
-        self._node.proposals.submit(
-            Kind.ALARM, body, lambda _: self._raising.discard(alarm), deadline, internal=True
-        )
+        """Raise an alarm of this member for the whole cluster; see ``Alarms``."""
+        self.alarms.raise_own(alarm)
 
     def when_swept(self, callback: Callable[[], None]) -> None:
         """Call back once what was compacted is out of memory."""

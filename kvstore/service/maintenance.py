@@ -27,7 +27,6 @@ from kvstore.types import (
     HashKVResponse,
     HashRequest,
     HashResponse,
-    MemberId,
     MoveLeaderRequest,
     MoveLeaderResponse,
     SnapshotRequest,
@@ -36,8 +35,7 @@ from kvstore.types import (
     StatusResponse,
 )
 from kvstore.version import VERSION
-from raft.events import TransferLeader
-from raft.types import NO_NODE, NodeId, Role
+from raft.types import NO_NODE
 
 if TYPE_CHECKING:
     from kvstore.apply import Outcome
@@ -229,37 +227,17 @@ class MaintenanceCalls(Calls):
     ) -> None:
         """Hand leadership to a voting member, and wait until it leads. Only the leader can."""
 
+        def moved(error: KvError | None) -> None:
+            reply(MoveLeaderResponse() if error is None else error)
+
         def admitted(_: "Identity") -> None:
-            target = request.targetID
-            member = self.machine.members.get(MemberId(target))
-            if self.node.driver.role != Role.LEADER:
-                reply(ErrorKind.NOT_LEADER.error())
-            elif member is None or member.isLearner:
-                reply(ErrorKind.BAD_LEADER_TRANSFEREE.error())
-            else:
-                self._await_leader(NodeId(target), self._deadline(caller), reply)
+            own = caller.timeout_seconds
+            limit = self._timeout_seconds
+            self.node.transfer.move(
+                request.targetID, moved, limit if own is None else min(own, limit)
+            )
 
         self._admit(request, caller, reply, admitted)
-
-    def _await_leader(
-        self,
-        target: NodeId,
-        give_up: float,
-        reply: Callable[[MoveLeaderResponse | KvError], None],
-    ) -> None:
-        driver = self.node.driver
-        if driver.leader == target:
-            reply(MoveLeaderResponse())
-        elif self.node.failed.done():
-            reply(ErrorKind.STOPPED.error())
-        elif self._loop.time() >= give_up:
-            reply(ErrorKind.TIMEOUT_LEADER_TRANSFER.error())
-        else:
-            if driver.role == Role.LEADER and driver.raft.transfer_target == NO_NODE:
-                # For the first time, or raft gave up after an election timeout.
-                driver.step(TransferLeader(target))
-            seconds = self.node.config.heartbeat_interval_ms / 1000
-            self._loop.call_later(seconds, self._await_leader, target, give_up, reply)
 
     # --- downgrade --------------------------------------------------------------------------------
 
