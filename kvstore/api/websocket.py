@@ -22,6 +22,7 @@ from kvstore.api.running import Running
 from kvstore.api.v3_json.decode import Malformed
 from kvstore.api.v3_json.streams import Stream
 from kvstore.api.v3_json.unary import UnaryCall
+from kvstore.api.wait import finished
 from kvstore.errors import Code, KvError
 from kvstore.service.caller import Caller
 
@@ -131,8 +132,11 @@ class Sockets:
             pending = call.pending(body, caller)
         except KvError as error:
             return error_answer(error).body
-        # Whoever hangs up cancels this, and a call that is patient hears of it.
-        answer = await self._running.patiently(pending, caller.timeout_seconds)
+        if call.is_patient:
+            # Whoever hangs up cancels this, and the call hears of it.
+            answer = await self._running.patiently(pending, caller.timeout_seconds)
+        else:
+            answer = await finished(pending)
         if answer.slices is None:
             return answer.body
         parts: list[bytes] = []
