@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 
 import pytest
@@ -219,6 +220,19 @@ async def test_the_urls_of_metrics_serve_those_and_health_and_nothing_else():
         for raw in (PUT, request("GET", "/version"), request("GET", "/openapi.json")):
             assert (await place.ask(raw)).status == 404
         assert place.service.calls == []
+
+
+@on_both_loops
+async def test_a_mistake_of_our_own_is_counted_at_the_urls_of_metrics_too(caplog):
+    async with house() as place:
+        await place.door.start([], ["http://localhost:0"])
+        place.port = place.door.addresses[1][1]
+        place.service.failing = None
+        with caplog.at_level(logging.CRITICAL, "kvstore.api"):
+            got = await place.ask(request("GET", "/livez"))
+        assert got.error == (500, 13, "kvstore: internal error")
+        assert place.counters.surprises == 1
+        assert (await place.ask(request("GET", "/metrics"))).status == 200
 
 
 # --- Who may ask ----------------------------------------------------------------------------------
