@@ -161,6 +161,9 @@ class JwtTokens:
             raise invalid.error()
         return claims
 
+    def outlive(self, index: int) -> None:
+        """Nothing is remembered, old or new."""
+
     # --- told by the state machine ----------------------------------------------------------------
 
     def assign(self, user: str, token: str) -> None:

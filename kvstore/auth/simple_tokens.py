@@ -28,9 +28,8 @@ class SimpleTokens:
         rng: Where letters come from; nobody may guess it.
         count_max: At most so many tokens.
 
-    Attributes:
-        replaying: Entries of a former life are being applied: their tokens ended with it. Without
-            this, a restart would renew tokens that have run out long ago.
+    What entries of a former life give out is not remembered (``outlive``): those tokens ended with
+    it. Without this, a restart would renew tokens that have run out long ago.
     """
 
     __slots__ = (
@@ -38,11 +37,11 @@ class SimpleTokens:
         "_clock",
         "_count_max",
         "_deadlines",
+        "_former_index",
         "_rng",
         "_ttl_seconds",
         "_users",
         "dropped_total",
-        "replaying",
     )
 
     def __init__(
@@ -61,7 +60,7 @@ class SimpleTokens:
         self._deadlines: dict[str, float] = {}
         self._by_user: dict[str, dict[str, None]] = {}
         self.dropped_total = 0
-        self.replaying = False
+        self._former_index = 0
 
     def __len__(self) -> int:
         return len(self._users)
@@ -84,11 +83,16 @@ class SimpleTokens:
         self._deadlines[token] = self._clock() + self._ttl_seconds
         return Identity(user, auth_revision)
 
+    def outlive(self, index: int) -> None:
+        """The log goes up to here at the start: what these entries give out is void."""
+        self._former_index = index
+
     # --- told by the state machine ----------------------------------------------------------------
 
     def assign(self, user: str, token: str) -> None:
         """From now on this token stands for this user."""
-        if self.replaying:
+        _, _, index = token.rpartition(".")
+        if int(index) <= self._former_index:
             return
         self._forget_late()
         if len(self._users) >= self._count_max:

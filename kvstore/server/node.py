@@ -163,6 +163,7 @@ class Node:
             applied=recovery.snapshot.index,
         )
         self._recovered_commit_index = raft.commit_index
+        self.tokens.outlive(raft.last_index)
         self.driver = driver = Driver(loop, raft, tick_seconds, self.fail)
         self.peers = Peers(
             self.network,

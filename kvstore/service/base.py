@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kvstore.auth.identity import NOBODY, Identity
+from kvstore.auth.check import NOBODY, SYSTEM, Identity, authorise
 from kvstore.commands import Body, Kind
 from kvstore.errors import Code, ErrorKind, KvError, UnknownOutcomeError
 from kvstore.server.pacing import SlicedTask
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from kvstore.types import Record
 
 log = logging.getLogger("kvstore.service")
+
+DOUBT_SECONDS_MAX = 1.0
+"""How long a refusal waits to learn whether it is still right."""
+
+STALE = (ErrorKind.AUTH_OLD_REVISION.error(), ErrorKind.USER_EMPTY.error())
+"""How apply refuses whom it does not know, or not any more."""
 
 
 class Calls:
@@ -65,11 +71,28 @@ class Calls:
             return True
         return False
 
+    # --- who may ----------------------------------------------------------------------------------
+
+    def _judge(self, request: "Record", caller: "Caller") -> Identity:
+        """Whoever the caller proves to be, if they may do this by what is applied here.
+
+        Raises:
+            KvError: They may not, or cannot say who they are.
+        """
+        machine = self.machine
+        auth = machine.auth
+        if not auth.enabled:
+            return NOBODY
+        token = caller.token
+        identity = NOBODY if token is None else self.node.tokens.identify(token, auth.revision)
+        authorise(auth, identity, request, machine.lessor)
+        return identity
+
     def _admit(
         self,
-        request: "Record",  # noqa: ARG002
-        caller: "Caller",  # noqa: ARG002
-        reply: Callable[[Any], None],  # noqa: ARG002
+        request: "Record",
+        caller: "Caller",
+        reply: Callable[[Any], None],
         then: Callable[[Identity], None],
     ) -> None:
         """Go on as whoever the caller proves to be, if they may do this; else refuse.
@@ -83,7 +106,56 @@ class Calls:
             reply: Gets the refusal, a ``KvError``.
             then: Gets the identity to propose with; ``NOBODY`` while authentication is off.
         """
-        then(NOBODY)
+        if not self.machine.auth.enabled:
+            then(NOBODY)
+            return
+        try:
+            identity = self._judge(request, caller)
+        except KvError as refusal:
+            self._doubt(refusal, request, caller, reply, then)
+            return
+        then(identity)
+
+    def _doubt(
+        self,
+        refusal: KvError,
+        request: "Record",
+        caller: "Caller",
+        reply: Callable[[Any], None],
+        then: Callable[[Identity], None],
+    ) -> None:
+        """Refuse only by what is current.
+
+        The token or the right may have been given a moment ago, and acknowledged by another member:
+        this one asks what there is to know, and judges again. Where that cannot be known the first
+        judgement stands.
+        """
+        if self.node.driver.leader == NO_NODE:
+            reply(refusal)
+            return
+
+        def current(error: KvError | None) -> None:
+            if error is not None:
+                reply(refusal)
+                return
+            try:
+                identity = self._judge(request, caller)
+            except KvError as final:
+                reply(final)
+                return
+            then(identity)
+
+        patience = self._loop.time() + DOUBT_SECONDS_MAX
+        self._reads.submit(current, min(patience, self._deadline(caller)))
+
+    def _still(self, identity: Identity) -> KvError | None:
+        """Whether an answer that took a while may still be given; None if it may."""
+        auth = self.machine.auth
+        if auth.enabled and identity.revision != auth.revision:
+            return ErrorKind.AUTH_OLD_REVISION.error()
+        return None
+
+    # --- proposing and reading --------------------------------------------------------------------
 
     def _propose(
         self,
@@ -94,18 +166,20 @@ class Calls:
         finish: Callable[[Any], None] | None = None,
         *,
         identity: Identity = NOBODY,
+        admissions_left: int = 2,
     ) -> None:
         """Put a command through the log and answer with its response, its header filled in.
 
         ``finish`` may change the response before it goes out. ``identity`` is whom ``_admit``
-        admitted.
+        admitted; if users have changed meanwhile, so that apply refused it, that is asked again,
+        ``admissions_left`` times.
         """
         if self._refused(caller, reply):
             return
 
         def decided(outcome: "Outcome | KvError") -> None:
             if isinstance(outcome, KvError):
-                reply(_impatient(outcome) if caller.timeout_seconds is not None else outcome)
+                reply(told(caller, outcome))
                 return
             response: Any = outcome.response
             if response is None:
@@ -116,9 +190,36 @@ class Calls:
                 response.header = self.header(outcome.revision)
                 if finish is not None:
                     finish(response)
+            elif admissions_left and self._is_stale(identity, response):
+                # It did nothing. What is known here now is at least what it was refused by.
+                self._admit(
+                    body,
+                    caller,
+                    reply,
+                    lambda who: self._propose(
+                        kind,
+                        body,
+                        caller,
+                        reply,
+                        finish,
+                        identity=who,
+                        admissions_left=admissions_left - 1,
+                    ),
+                )
+                return
             reply(response)
 
         self._proposals.submit(kind, body, decided, self._deadline(caller), identity=identity)
+
+    def _is_stale(self, identity: Identity, refusal: KvError) -> bool:
+        """Whether apply refused an identity for being older than its state."""
+        auth = self.machine.auth
+        return (
+            auth.enabled
+            and identity.revision < auth.revision
+            and identity is not SYSTEM
+            and refusal in STALE
+        )
 
     def _read(
         self, caller: "Caller", reply: Callable[[Any], None], then: Callable[[], None]
@@ -131,14 +232,21 @@ class Calls:
             if error is None:
                 then()
             else:
-                reply(_impatient(error) if caller.timeout_seconds is not None else error)
+                reply(told(caller, error))
 
         self._reads.submit(current, self._deadline(caller))
 
-    def _run(self, work: "Sliced[Any]", budget: "Budget", reply: Callable[[Any], None]) -> None:
+    def _run(
+        self,
+        work: "Sliced[Any]",
+        budget: "Budget",
+        reply: Callable[[Any], None],
+        identity: Identity = NOBODY,
+    ) -> None:
         """Drive a long read in slices; ``reply`` gets its result or its error.
 
-        ``budget`` is the one that the work itself asks: it is renewed for each slice.
+        ``budget`` is the one that the work itself asks: it is renewed for each slice. If users
+        change between two slices, ``identity`` is refused at the end, as in etcd.
         """
         revision = self.machine.store.revision
 
@@ -151,13 +259,15 @@ class Calls:
             else:
                 # As of when it was read: whoever watches from the next revision on misses nothing.
                 result.header = self.header(revision)
-                reply(result)
+                reply(self._still(identity) or result)
 
         SlicedTask(self._loop, work, budget, done)
 
 
-def _impatient(error: KvError) -> KvError:
+def told(caller: "Caller", error: KvError) -> KvError:
     """A caller with a limit of its own is told that the limit ended the call, as gRPC would."""
+    if caller.timeout_seconds is None:
+        return error
     if error.code != Code.UNAVAILABLE or "timed out" not in error.message:
         return error
     kind = ErrorKind.DEADLINE_EXCEEDED

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvstore.apply import request_cost
+from kvstore.auth.check import NOBODY, Identity
 from kvstore.commands import Body, Kind
 from kvstore.errors import ErrorKind, KvError
 from kvstore.mvcc.checks import check_delete_range, check_put, check_range, check_txn
@@ -44,14 +45,23 @@ class KvCalls(Calls):
         except KvError as error:
             reply(error)
             return
-        if request.serializable:
-            self._range_here(request, reply)
+        if not request.serializable:
+            self._read(caller, reply, lambda: self._range_here(request, caller, reply))
+        elif self.machine.auth.enabled:
+            self._admit(request, caller, reply, lambda _: self._range_here(request, caller, reply))
         else:
-            self._read(caller, reply, lambda: self._range_here(request, reply))
+            self._range_here(request, caller, reply)
 
-    def _range_here(self, request: RangeRequest, reply: Callable[[Any], None]) -> None:
-        store = self.machine.store
+    def _range_here(
+        self, request: RangeRequest, caller: Caller, reply: Callable[[Any], None]
+    ) -> None:
+        machine = self.machine
+        store = machine.store
+        identity = NOBODY
         try:
+            # Judged by the state that is read, not by the one that was there when it was asked.
+            if machine.auth.enabled:
+                identity = self._judge(request, caller)
             response = store.range_now(request)
         except KvError as error:
             reply(error)
@@ -62,7 +72,8 @@ class KvCalls(Calls):
             return
 
         budget = self.node.read_budget()
-        self._run(store.range(request, budget, self._limits.response_bytes_max), budget, reply)
+        work = store.range(request, budget, self._limits.response_bytes_max)
+        self._run(work, budget, reply, identity)
 
     def put(
         self, request: PutRequest, caller: Caller, reply: Callable[[PutResponse | KvError], None]
@@ -75,8 +86,15 @@ class KvCalls(Calls):
             return
         if put_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
             reply(ErrorKind.REQUEST_TOO_LARGE.error())
-        elif not self._no_space(request, reply):
-            self._propose(Kind.PUT, request, caller, reply)
+        elif self.machine.auth.enabled:
+            self._admit(
+                request,
+                caller,
+                reply,
+                lambda who: self._write(Kind.PUT, request, caller, reply, who),
+            )
+        else:
+            self._write(Kind.PUT, request, caller, reply, NOBODY)
 
     def delete_range(
         self,
@@ -95,6 +113,13 @@ class KvCalls(Calls):
             > self._limits.max_request_bytes
         ):
             reply(ErrorKind.REQUEST_TOO_LARGE.error())
+        elif self.machine.auth.enabled:
+            self._admit(
+                request,
+                caller,
+                reply,
+                lambda who: self._propose(Kind.DELETE_RANGE, request, caller, reply, identity=who),
+            )
         else:
             self._propose(Kind.DELETE_RANGE, request, caller, reply)
 
@@ -109,18 +134,46 @@ class KvCalls(Calls):
             return
         if txn_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
             reply(ErrorKind.REQUEST_TOO_LARGE.error())
-        elif is_read_only(request):
-            if _all_serializable(request):
-                self._txn_here(request, reply)
-            else:
-                self._read(caller, reply, lambda: self._txn_here(request, reply))
-        elif not self._no_space(request, reply):
-            self._propose(Kind.TXN, request, caller, reply)
+        elif is_read_only(request) and not _all_serializable(request):
+            self._read(caller, reply, lambda: self._txn_here(request, caller, reply))
+        elif self.machine.auth.enabled:
+            self._admit(
+                request, caller, reply, lambda who: self._do_txn(request, caller, reply, who)
+            )
+        else:
+            self._do_txn(request, caller, reply, NOBODY)
 
-    def _txn_here(self, request: TxnRequest, reply: Callable[[Any], None]) -> None:
+    def _do_txn(
+        self, request: TxnRequest, caller: Caller, reply: Callable[[Any], None], identity: Identity
+    ) -> None:
+        if is_read_only(request):
+            self._txn_here(request, caller, reply)
+        else:
+            self._write(Kind.TXN, request, caller, reply, identity)
+
+    def _txn_here(self, request: TxnRequest, caller: Caller, reply: Callable[[Any], None]) -> None:
+        identity = NOBODY
+        if self.machine.auth.enabled:
+            try:
+                identity = self._judge(request, caller)
+            except KvError as error:
+                reply(error)
+                return
         budget = self.node.read_budget()
         work = read_txn(self.machine.store, request, budget, self._limits.response_bytes_max)
-        self._run(work, budget, reply)
+        self._run(work, budget, reply, identity)
+
+    def _write(
+        self,
+        kind: Kind,
+        request: Body,
+        caller: Caller,
+        reply: Callable[[Any], None],
+        identity: Identity,
+    ) -> None:
+        """Propose what may grow the store."""
+        if not self._no_space(request, reply):
+            self._propose(kind, request, caller, reply, identity=identity)
 
     def compact(
         self,
@@ -129,17 +182,22 @@ class KvCalls(Calls):
         reply: Callable[[CompactionResponse | KvError], None],
     ) -> None:
         """Forget history below a revision; ``physical`` waits until the memory is free."""
-        if not request.physical:
-            self._propose(Kind.COMPACT, request, caller, reply)
-            return
+        answer = self._when_swept(reply) if request.physical else reply
+        self._admit(
+            request,
+            caller,
+            reply,
+            lambda who: self._propose(Kind.COMPACT, request, caller, answer, identity=who),
+        )
 
+    def _when_swept(self, reply: Callable[[Any], None]) -> Callable[[Any], None]:
         def compacted(result: CompactionResponse | KvError) -> None:
             if isinstance(result, KvError):
                 reply(result)
             else:
                 self.node.upkeep.when_swept(lambda: reply(result))
 
-        self._propose(Kind.COMPACT, request, caller, compacted)
+        return compacted
 
     def _no_space(self, request: Body, reply: Callable[[Any], None]) -> bool:
         """Refuse what would grow past the quota.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KvError
+from kvstore.service.auth import AuthCalls
 from kvstore.service.caller import Caller
 from kvstore.service.cluster import ClusterCalls
 from kvstore.service.election import ElectionCalls
@@ -27,6 +28,7 @@ class Service(
     LockCalls,
     ElectionCalls,
     HealthCalls,
+    AuthCalls,
 ):
     """One method a call: ``call(request, caller, reply)``.
 

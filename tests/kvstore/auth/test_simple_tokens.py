@@ -50,48 +50,47 @@ def test_a_prefix_is_16_letters_and_each_is_another() -> None:
 def test_a_token_lasts_while_it_is_used_and_not_longer() -> None:
     clock = Clock()
     found = tokens(clock)
-    found.assign("alice", "used")
-    found.assign("alice", "idle")
+    found.assign("alice", "used.1")
+    found.assign("alice", "idle.2")
     clock.now = TTL - 1
-    assert is_known(found, "used")
+    assert is_known(found, "used.1")
     clock.now = TTL
-    assert not is_known(found, "idle")
+    assert not is_known(found, "idle.2")
     clock.now = 2 * TTL - 2
-    assert is_known(found, "used")
+    assert is_known(found, "used.1")
     clock.now = 3 * TTL - 2
-    assert not is_known(found, "used")
+    assert not is_known(found, "used.1")
     assert len(found) == 0
 
 
 def test_tokens_of_one_user_are_forgotten_together_and_those_of_others_stay() -> None:
     found = tokens(Clock())
-    for token, user in [("a1", "alice"), ("b1", "bob"), ("a2", "alice")]:
+    for token, user in [("a.1", "alice"), ("b.2", "bob"), ("a.3", "alice")]:
         found.assign(user, token)
     found.forget_user("alice")
     found.forget_user("nobody")
-    assert [is_known(found, token) for token in ("a1", "b1", "a2")] == [False, True, False]
+    assert [is_known(found, token) for token in ("a.1", "b.2", "a.3")] == [False, True, False]
     found.clear()
-    assert not is_known(found, "b1")
+    assert not is_known(found, "b.2")
 
 
 def test_when_there_are_too_many_the_one_unused_for_longest_goes() -> None:
     clock = Clock()
     found = tokens(clock, count_max=2)
-    found.assign("alice", "first")
+    found.assign("alice", "x.1")
     clock.now = 1.0
-    found.assign("alice", "second")
+    found.assign("alice", "x.2")
     clock.now = 2.0
-    assert is_known(found, "first")
-    found.assign("alice", "third")
-    assert [is_known(found, token) for token in ("first", "second", "third")] == [True, False, True]
+    assert is_known(found, "x.1")
+    found.assign("alice", "x.3")
+    assert [is_known(found, token) for token in ("x.1", "x.2", "x.3")] == [True, False, True]
     assert found.dropped_total == 1
 
 
 def test_what_was_given_out_before_a_restart_is_not_renewed_by_the_log() -> None:
     found = tokens(Clock())
-    found.replaying = True
-    found.assign("alice", "old.1")
-    found.replaying = False
-    found.assign("alice", "new.2")
-    assert not is_known(found, "old.1")
-    assert is_known(found, "new.2")
+    found.outlive(7)
+    found.assign("alice", "old.7")
+    found.assign("alice", "new.8")
+    assert not is_known(found, "old.7")
+    assert is_known(found, "new.8")
