@@ -33,7 +33,7 @@ def checks(service: Service, path: str, query: str) -> Pending | None:
     """
     root, slash, name = path[1:].partition("/")
     names = CHECKS.get("/" + root)
-    if names is None or (slash and name not in names) or not hasattr(service, "checks"):
+    if names is None or (slash and name not in names):
         return None
     parameters = _parameters(query)
     if slash:

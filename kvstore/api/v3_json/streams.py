@@ -120,7 +120,7 @@ class Streams:
         """All streaming paths."""
         streams: dict[str, Stream] = {"/watch": self.watch, "/lease/keepalive": self.keep_alive}
         for row in STREAMS:
-            if row.shape is Shape.SERVER_STREAM and hasattr(self._service, row.method):
+            if row.shape is Shape.SERVER_STREAM:
                 streams[row.path] = partial(self._answers, row)
         return {prefix + path: stream for prefix in PREFIXES for path, stream in streams.items()}
 
