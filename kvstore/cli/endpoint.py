@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import click
 import msgspec
 
 from kvstore.cli.alarm import alarm_name
-from kvstore.cli.options import asked, client_command, cluster_option, output_option
-from kvstore.cli.output import size_text, took_text, write_line
+from kvstore.cli.options import (
+    asked,
+    client_command,
+    cluster_option,
+    output_option,
+    table_option,
+)
+from kvstore.cli.output import size_text, took_text, write_line, write_table
 from kvstore.client import Client, json_codec
 from kvstore.client.transport import Endpoint
 from kvstore.errors import KvError
@@ -33,7 +40,7 @@ def endpoint() -> None:
 
 @endpoint.command()
 @cluster_option
-@output_option
+@table_option
 @client_command
 def health(client: Client, form: str, *, cluster: bool) -> int:
     """Print whether each endpoint can read by way of a quorum, and has no alarm.
@@ -48,19 +55,27 @@ def health(client: Client, form: str, *, cluster: bool) -> int:
             took = took_text(time.monotonic() - begun)
             row = {"endpoint": place.url, "health": not trouble, "took": took}
             found.append(row | ({"error": trouble} if trouble else {}))
-            if form == "json":
-                continue
-            if trouble:
-                words = f"{place.url} is unhealthy: failed to commit proposal: {trouble}"
-                print(words, file=sys.stderr)
-            else:
-                print(f"{place.url} is healthy: successfully committed proposal: took = {took}")
+            if form == "simple":
+                _say_health(place.url, took, trouble)
     if form == "json":
         write_line(msgspec.json.encode(found))
+    elif form == "table":
+        rows = [
+            (row["endpoint"], str(row["health"]).lower(), row["took"], row.get("error", ""))
+            for row in found
+        ]
+        write_table(("endpoint", "health", "took", "error"), rows)
     if all(row["health"] for row in found):
         return 0
     print("error: unhealthy cluster; 'kvstore endpoint status' shows how each is", file=sys.stderr)
     return 1
+
+
+def _say_health(url: str, took: str, trouble: str) -> None:
+    if trouble:
+        print(f"{url} is unhealthy: failed to commit proposal: {trouble}", file=sys.stderr)
+    else:
+        print(f"{url} is healthy: successfully committed proposal: took = {took}")
 
 
 def _trouble(client: Client, place: Endpoint) -> str:
@@ -73,9 +88,16 @@ def _trouble(client: Client, place: Endpoint) -> str:
     return f"Active Alarm(s): {' '.join(names)}" if names else ""
 
 
+STATUS_HEADS: Final = (
+    "endpoint", "ID", "version", "storage version", "db size", "in use", "percentage not in use",
+    "quota", "is leader", "is learner", "raft term", "raft index", "raft applied index", "errors",
+    "downgrade target version", "downgrade enabled",
+)  # fmt: skip
+
+
 @endpoint.command("status")
 @cluster_option
-@output_option
+@table_option
 @client_command
 def endpoint_status(client: Client, form: str, *, cluster: bool) -> int:
     """Print how each endpoint is, separated by commas.
@@ -85,13 +107,13 @@ def endpoint_status(client: Client, form: str, *, cluster: bool) -> int:
     downgrade, whether one is prepared.
     """
     with asked(client, cluster=cluster) as everyone:
-        return _each(everyone, "Status", form, everyone.status, _row)
+        return _each(everyone, "Status", form, everyone.status, _row, STATUS_HEADS)
 
 
 @endpoint.command()
 @click.option("--rev", "revision", type=int, default=0, help="Up to this revision; 0: to the last.")
 @cluster_option
-@output_option
+@table_option
 @client_command
 def hashkv(client: Client, form: str, revision: int, *, cluster: bool) -> int:
     """Print the hash of each endpoint's keys, and the revision it was taken at.
@@ -104,14 +126,23 @@ def hashkv(client: Client, form: str, revision: int, *, cluster: bool) -> int:
             "HashKV",
             form,
             lambda place: everyone.hash_kv(revision, place),
-            lambda url, answer: f"{url}, {answer.hash}, {answer.hash_revision}",
+            lambda url, answer: (url, str(answer.hash), str(answer.hash_revision)),
+            ("endpoint", "hash", "hash_revision"),
         )
 
 
-def _each(client: Client, title: str, form: str, ask: Any, show: Any) -> int:
+def _each(
+    client: Client,
+    title: str,
+    form: str,
+    ask: Callable[[Endpoint], Any],
+    show: Callable[[str, Any], Sequence[str]],
+    heads: Sequence[str] = (),
+) -> int:
     """Ask each endpoint, print what it says; 1 if one says nothing."""
     failed = 0
     answers: list[dict[str, Any]] = []
+    rows: list[Sequence[str]] = []
     for place in client.transport.endpoints:
         try:
             answer = ask(place)
@@ -120,28 +151,37 @@ def _each(client: Client, title: str, form: str, ask: Any, show: Any) -> int:
             failed = 1
             continue
         answers.append({"Endpoint": place.url, title: json_codec.to_object(answer)})
+        rows.append(show(place.url, answer))
         if form == "simple":
-            print(show(place.url, answer))
+            print(", ".join(rows[-1]))
     if form == "json":
         write_line(msgspec.json.encode(answers))
+    elif form == "table":
+        write_table(heads, rows)
     return failed
 
 
-def _summary(url: str, answer: StatusResponse) -> str:
+def _summary(url: str, answer: StatusResponse) -> Sequence[str]:
     member = answer.header.member_id if answer.header is not None else 0
     role = "leader" if member == answer.leader else "learner" if answer.isLearner else "follower"
-    line = (
-        f"{url}, {member:x}, {answer.version}, {size_text(answer.dbSize)}, {role}, "
-        f"term {answer.raftTerm}, index {answer.raftIndex}, applied {answer.raftAppliedIndex}"
+    columns = (
+        url,
+        f"{member:x}",
+        answer.version,
+        size_text(answer.dbSize),
+        role,
+        f"term {answer.raftTerm}",
+        f"index {answer.raftIndex}",
+        f"applied {answer.raftAppliedIndex}",
     )
-    return line + (f", {'; '.join(answer.errors)}" if answer.errors else "")
+    return (*columns, "; ".join(answer.errors)) if answer.errors else columns
 
 
-def _row(url: str, answer: StatusResponse) -> str:
+def _row(url: str, answer: StatusResponse) -> Sequence[str]:
     member = answer.header.member_id if answer.header is not None else 0
     unused = 1 - answer.dbSizeInUse / answer.dbSize if answer.dbSize else 0.0
     downgrade = answer.downgradeInfo
-    columns = (
+    return (
         url,
         f"{member:x}",
         answer.version,
@@ -159,4 +199,3 @@ def _row(url: str, answer: StatusResponse) -> str:
         downgrade.targetVersion if downgrade is not None else "",
         str(downgrade is not None and downgrade.enabled).lower(),
     )
-    return ", ".join(columns)

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from kvstore.errors import ConfigError, KvError, KvstoreError, UnknownOutcomeError
+from kvstore.errors import ConfigError, ErrorKind, KvError, KvstoreError, UnknownOutcomeError
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -46,6 +46,50 @@ COMMANDS: Final = {
     "downgrade": "kvstore.cli.upkeep:downgrade",
     "version": "kvstore.cli.members:version",
 }
+
+HINTS: Final = {
+    kind.message: hint
+    for kind, hint in (
+        (
+            ErrorKind.USER_EMPTY,
+            "authentication is on: say who you are with --user or KVSTORE_USER",
+        ),
+        (ErrorKind.AUTH_FAILED, "look at --user, KVSTORE_USER and KVSTORE_PASSWORD"),
+        (
+            ErrorKind.PERMISSION_DENIED,
+            "'kvstore user get NAME --detail' shows root what a user may do",
+        ),
+        (
+            ErrorKind.ROOT_USER_NOT_EXIST,
+            "first 'kvstore user add root', 'role add root', 'user grant-role root root'",
+        ),
+        (
+            ErrorKind.ROOT_ROLE_NOT_EXIST,
+            "first 'kvstore role add root', 'kvstore user grant-role root root'",
+        ),
+        (
+            ErrorKind.NO_SPACE,
+            "'kvstore alarm list' shows whose; delete or compact, or raise --quota-backend-bytes",
+        ),
+        (ErrorKind.CORRUPT, "'kvstore endpoint hashkv --cluster' shows which member differs"),
+        (ErrorKind.COMPACTED, "older revisions are gone: ask for a newer one, or for none"),
+        (ErrorKind.TOO_MANY_LEARNERS, "promote or remove a learner, or raise --max-learners"),
+        (
+            ErrorKind.LEARNER_NOT_READY,
+            "try again: 'kvstore endpoint status --cluster' shows how far it is",
+        ),
+        (
+            ErrorKind.MEMBER_NOT_ENOUGH_STARTED,
+            "start the members that 'kvstore member list' shows as unstarted, or remove those",
+        ),
+        (
+            ErrorKind.UNHEALTHY,
+            "'kvstore endpoint health --cluster' shows who is missing: bring it back, or remove it",
+        ),
+        (ErrorKind.MEMBER_NOT_FOUND, "'kvstore member list' shows the members"),
+    )
+}
+"""What to do next, where the words of the API do not say it."""
 
 EPILOG: Final = (
     "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the outcome of a write is unknown, "
@@ -94,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UnknownOutcomeError as error:
         return _fail(f"outcome unknown: {error.message}", EXIT_UNKNOWN_OUTCOME)
     except KvError as error:
-        return _fail(error.message, _exit_code(error))
+        return _fail(error.message, _exit_code(error), HINTS.get(error.message, ""))
     except KvstoreError as error:
         return _fail(str(error), EXIT_ERROR)
     except BrokenPipeError:
@@ -110,6 +154,8 @@ def _exit_code(error: KvError) -> int:
     return EXIT_UNREACHABLE if isinstance(error, UnreachableError) else EXIT_ERROR
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int, hint: str = "") -> int:
     print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
     return code

@@ -105,6 +105,18 @@ def output_option(function: Callable[P, T]) -> Callable[P, T]:
     )(function)
 
 
+def table_option(function: Callable[P, T]) -> Callable[P, T]:
+    """The ``-w`` option of what has rows."""
+    return click.option(
+        "-w",
+        "--write-out",
+        "form",
+        type=click.Choice(["simple", "table", "json"]),
+        default="simple",
+        help="How to print: a line each, a table, or the whole answers in JSON.",
+    )(function)
+
+
 def cluster_option(function: Callable[P, T]) -> Callable[P, T]:
     """``--cluster``: not the endpoints that were given, but those of all members."""
     return click.option(

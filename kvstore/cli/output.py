@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import msgspec
 
@@ -27,6 +28,18 @@ def write_json(message: msgspec.Struct) -> None:
     from kvstore.client import json_codec
 
     write_line(json_codec.encode(message))
+
+
+def write_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write rows in a frame, as etcdctl's ``-w table``."""
+    lines = [[head.upper() for head in heads], *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
+    shown = [
+        "|" + "|".join(f" {cell:<{width}} " for cell, width in zip(line, widths, strict=True)) + "|"
+        for line in lines
+    ]
+    print("\n".join([rule, shown[0], rule, *shown[1:], *([rule] if rows else [])]))
 
 
 def size_text(size_bytes: int) -> str:

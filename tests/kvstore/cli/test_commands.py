@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -257,7 +258,25 @@ def test_exit_codes_tell_refused_from_unknown_from_unreachable(fake, run, error,
     found, out, err = run("put", "k", "v")
     assert (found, out) == (code, b"")
     assert err.startswith(words)
-    assert len(err.splitlines()) == 1
+    assert [line for line in err.splitlines()[1:] if not line.startswith("hint: ")] == []
+
+
+def test_an_error_is_followed_by_what_to_do_next(fake, run):
+    fake.answers["put"] = [ErrorKind.USER_EMPTY.error(), ErrorKind.KEY_NOT_FOUND.error()]
+    _, _, err = run("put", "k", "v")
+    assert err == (
+        "error: etcdserver: user name is empty\n"
+        "hint: authentication is on: say who you are with --user or KVSTORE_USER\n"
+    )
+    assert run("put", "k", "v")[2] == "error: etcdserver: key not found\n"
+
+
+def test_hints_name_commands_and_options_that_exist(run):
+    from kvstore.cli.main import HINTS
+
+    for hint in HINTS.values():
+        for words in re.findall(r"'kvstore ([a-z-]+(?: [a-z-]+)?)", hint):
+            assert run(*words.split(), "--help")[0] == 0, words
 
 
 def test_every_command_of_the_table_exists_and_helps(run):

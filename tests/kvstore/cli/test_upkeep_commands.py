@@ -99,6 +99,27 @@ def test_hashes(fake, run):
     assert [call[1][0] for call in fake.calls if call[0] == "hash_kv"] == [5, 5]
 
 
+def test_rows_can_be_shown_as_a_table(fake, run, quick):
+    fake.answers.update(
+        hash_kv=[HashKVResponse(None, 77, -1, 5), HashKVResponse(None, 7, -1, 5), NOBODY],
+        status=StatusResponse(),
+        check_health=[None, NOBODY],
+        alarm_list=AlarmResponse(),
+    )
+    assert run("endpoint", "hashkv", TWO, "-w", "table")[1].decode() == (
+        "+------------+------+---------------+\n"
+        "| ENDPOINT   | HASH | HASH_REVISION |\n"
+        "+------------+------+---------------+\n"
+        "| http://a:1 | 77   | 5             |\n"
+        "| http://b:2 | 7    | 5             |\n"
+        "+------------+------+---------------+\n"
+    )
+    assert run("endpoint", "hashkv", "-w", "table")[1].count(b"\n") == 3
+    assert b"DOWNGRADE ENABLED" in run("endpoint", "status", "-w", "table")[1]
+    out = run("endpoint", "health", TWO, "-w", "table")[1].decode()
+    assert "| http://b:2 | false  | 1ms  | nobody there |\n" in out
+
+
 def test_compaction(fake, run):
     fake.answers["compact"] = CompactionResponse()
     assert run("compaction", "9", "--physical") == (0, b"compacted revision 9\n", "")
@@ -202,5 +223,5 @@ def test_progress_is_shown_on_a_terminal_only_when_it_grows(capsys, monkeypatch)
 
 
 def test_the_words_of_the_server_reach_the_operator(fake, run):
-    fake.answers["compact"] = ErrorKind.COMPACTED.error()
-    assert run("compaction", "1") == (1, b"", f"error: {ErrorKind.COMPACTED.message}\n")
+    fake.answers["compact"] = ErrorKind.FUTURE_REVISION.error()
+    assert run("compaction", "1") == (1, b"", f"error: {ErrorKind.FUTURE_REVISION.message}\n")
