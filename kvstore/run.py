@@ -137,10 +137,8 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
         watch_bytes_max=config.watch_bytes_max,
     )
     metrics = Metrics(node)
-    # The table of paths leaves out those whose calls are not there.
-    service: Any = Service(node)
     access = Access(config.host_whitelist, config.cors)
-    door = FrontDoor(service, limits, metrics.render, node.read_budget, access)
+    door = FrontDoor(Service(node), limits, metrics.render, node.read_budget, access)
     metrics.add_door(door.counters)
     stopping = asyncio.ensure_future(stop.wait())
     try:

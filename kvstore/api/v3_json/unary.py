@@ -72,7 +72,7 @@ def unary_calls(service: Service, values_max: int = VALUES_MAX) -> dict[str, Una
         "/kv/txn": UnaryCall(service.txn, partial(decode_txn, values_max=values_max), encode),
     }
     for row in UNARY:
-        if row.path not in calls and hasattr(service, row.method):
+        if row.path not in calls:
             decoder = partial(decode, row.request, values_max=values_max)
             calls[row.path] = UnaryCall(
                 getattr(service, row.method),

@@ -178,15 +178,6 @@ def test_no_other_paths_are_served():
     }
 
 
-def test_a_service_without_a_call_has_no_path_for_it():
-    class Smaller(FakeService):
-        def __getattr__(self, name):
-            raise AttributeError(name)
-
-    assert "/v3/kv/put" in unary_calls(Smaller())
-    assert "/v3/auth/enable" not in unary_calls(Smaller())
-
-
 def test_malformed_bodies_are_refused_before_the_service_is_asked():
     service = FakeService()
     with pytest.raises(Malformed):
