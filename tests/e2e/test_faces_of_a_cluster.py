@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from tests.e2e.cluster import Cluster
+from tests.e2e.conftest import ClusterMaker
 from tests.kvstore.api.json_schema import faults
 
 pytestmark = pytest.mark.e2e
@@ -94,6 +95,37 @@ async def test_who_waits_for_a_lock_and_hangs_up_leaves_no_key(
         await faces.ask("/v3/lock/unlock", key=held["key"])
         again = await faces.ask("/v3/lock/lock", 2, name=name)
         await faces.ask("/v3/lock/unlock", key=again["key"])
+
+
+async def test_a_socket_is_whoever_its_token_says(new_cluster: ClusterMaker) -> None:
+    async with aiohttp.ClientSession() as session:
+        cluster = new_cluster(size=1, flags=["--bcrypt-cost=4"])
+        faces = Faces(cluster, session)
+        login: dict[str, Any] = {"name": "root", "password": "secret"}
+        await faces.ask("/v3/auth/user/add", **login)
+        await faces.ask("/v3/auth/role/add", name="root")
+        await faces.ask("/v3/auth/user/grant", user="root", role="root")
+        await faces.ask("/v3/auth/enable")
+        token = (await faces.ask("/v3/auth/authenticate", **login))["token"]
+        url = faces.urls[0]
+        put = {"key": b64("a"), "value": b64("b")}
+
+        async def answer(path: str, body: Any, **options: Any) -> Any:
+            async with session.ws_connect(url + path, **options) as socket:
+                await socket.send_json(body)
+                return json.loads(await socket.receive_str(timeout=SECONDS))
+
+        refused = await answer("/v3/kv/put", put)
+        assert refused["message"] == "etcdserver: user name is empty"
+        refused = await answer("/v3/kv/put", put, protocols=("Bearer", "nobody.1"))
+        assert refused["message"] == "etcdserver: invalid auth token"
+        assert "header" in await answer("/v3/kv/put", put, protocols=("Bearer", token))
+        assert "header" in await answer("/v3/kv/put", put, headers={"Cookie": f"token={token}"})
+        watch = {"create_request": {"key": b64("a")}}
+        created = (await answer("/v3/watch", watch, protocols=("Bearer", token)))["result"]
+        assert (created["created"], created.get("canceled")) == (True, None)
+        assert await faces.read("/health") == (200, '{"health":"true","reason":""}')
+        assert await faces.read("/readyz") == (200, "ok\n")
 
 
 async def until(count: Any, wanted: int) -> None:
