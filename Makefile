@@ -72,7 +72,7 @@ if [ $$status -ne 0 ]; then echo "failed:$$failed" >&2; fi; exit $$status
 endef
 
 ##@ Measure and torment
-.PHONY: bench chaos fuzz
+.PHONY: bench chaos fuzz conformance
 bench: $(RUN_STAMP) ## Measure throughput and latency (beside etcd where it is installed)
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -82,6 +82,9 @@ chaos: $(DEV_STAMP) ## Kill, stop and restart real nodes under load, for twenty 
 
 fuzz: $(FUZZ_STAMP) ## Ask the API what nobody would ask, and hold each answer against its document
 	@$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
+
+conformance: $(DEV_STAMP) ## Compare SEEDS=n sequences of calls with etcd (FROM=k: the first)
+	@$(BIN)/python -m tests.conformance --seeds $${SEEDS:-200} --from $${FROM:-1} $(ARGS)
 
 ##@ Keep house
 .PHONY: setup lock clean help
@@ -103,7 +106,7 @@ clean: ## Remove the environment and all caches (data stays)
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # No host, no path and no project itself may enter a lock: names and versions only.
 define freeze
