@@ -156,4 +156,5 @@ class _Observer:
             self._revision = kv.mod_revision
             return None
         self._shown = kv
-        return LeaderResponse(header, kv)
+        # As of the change, even where a response brought many at once: so revisions never fall.
+        return LeaderResponse(msgspec.structs.replace(header, revision=kv.mod_revision), kv)

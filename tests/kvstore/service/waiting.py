@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from tests.support.cluster import Cluster, Host
 
 
+LOG_HELD_SECONDS = 6.0
+"""Longer than a leader keeps the log for a follower that may be back at once."""
+
+
 class Call:
     """A call that may block. ``result`` is its answer; ``call_off`` says that the caller left."""
 
@@ -67,6 +71,11 @@ async def unlock(host: Host, key: bytes) -> None:
     await host.call("unlock", UnlockRequest(key))
 
 
+def revision_of(response: Any) -> int:
+    revision: int = response.header.revision
+    return revision
+
+
 async def candidates(host: Host, name: bytes) -> list[bytes]:
     """The keys under a name."""
     return [kv.key for kv in (await host.range(name + b"/", name + b"0")).kvs]
@@ -99,9 +108,11 @@ class Observing:
                 self.responses.append(response)
         except KvError as error:
             self.error = error
-        finally:
-            await self._stream.aclose()
 
     @property
     def values(self) -> list[bytes]:
         return [response.kv.value for response in self.responses if response.kv is not None]
+
+    @property
+    def revisions(self) -> list[int]:
+        return [revision_of(response) for response in self.responses]
