@@ -31,7 +31,7 @@ NAME = b"lock"
 RESOURCE = b"resource"
 CLIENTS = 6
 ROUNDS = 12
-LEASE_SECONDS = 4
+LEASE_SECONDS = 2
 PATIENCE_SECONDS = 12.0
 
 
@@ -95,7 +95,7 @@ async def disturb(cluster: Cluster) -> None:
     """One trouble after the other, each with time to recover."""
     rng = random.Random(cluster.rng.getrandbits(64))
     for _ in range(ROUNDS):
-        await asyncio.sleep(rng.uniform(0.5, 3.0))
+        await asyncio.sleep(rng.uniform(0.5, 7.0))
         host = rng.choice(cluster.hosts)
         match rng.randrange(5):
             case 0:
