@@ -83,8 +83,9 @@ ABSENT: Final[dict[str, Absent]] = {
     "unsafe-no-fsync": Absent(("false",)),
     "feature-gates": Absent(),
     "set-member-localaddr": Absent(("false",)),
-    "initial-corrupt-check": Absent(("false",)),
-    "compact-hash-check-enabled": Absent(("false",)),
+    # The members' states are compared all the time, in another way.
+    "initial-corrupt-check": Absent(("false", "true")),
+    "compact-hash-check-enabled": Absent(("false", "true")),
     "memory-mlock": Absent(("false",)),
     "warning-apply-duration": Absent(("100ms",)),
     "warning-unary-request-duration": Absent(("300ms",)),

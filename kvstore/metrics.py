@@ -5,6 +5,7 @@ path an addition, and the names, which prometheus-client's own counters would ch
 ``_total``), are etcd's.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
+from kvstore.types import AlarmType
 from kvstore.version import CLUSTER_VERSION, KVSTORE_VERSION, VERSION
 from raft.types import NO_NODE, Role
 from wal.wal import SYNC_SECONDS_BOUNDS
@@ -197,6 +199,72 @@ _SAMPLES: Final[tuple[Sample, ...]] = (
         "Snapshots received and installed.",
         lambda node: node.snapshots.installed_total,
     ),
+    (
+        "kvstore_quota_used_ratio",
+        "gauge",
+        "Part of the storage quota that is used, 0 if there is none.",
+        lambda node: node.applier.machine.size_bytes / (node.config.quota_bytes or math.inf),
+    ),
+    (
+        "kvstore_quota_warnings_total",
+        "counter",
+        "Times that 80 percent of the storage quota were passed.",
+        lambda node: node.upkeep.alarms.warnings_total,
+    ),
+    (
+        "kvstore_alarms_raised_total",
+        "counter",
+        "Alarms that this member asked for.",
+        lambda node: node.upkeep.alarms.raised_total,
+    ),
+    (
+        "kvstore_alarms_cleared_total",
+        "counter",
+        "Alarms that this member took back by itself.",
+        lambda node: node.upkeep.alarms.cleared_total,
+    ),
+    (
+        "kvstore_auto_compactions_total",
+        "counter",
+        "Compactions that this member, leading, made by itself.",
+        lambda node: node.upkeep.auto_compaction.compactions_total,
+    ),
+    (
+        "kvstore_auto_compaction_failures_total",
+        "counter",
+        "Compactions by itself that failed.",
+        lambda node: node.upkeep.auto_compaction.failures_total,
+    ),
+    (
+        "kvstore_corruption_checks_total",
+        "counter",
+        "Times that this member, leading, compared the members' states.",
+        lambda node: node.upkeep.corruption.compared_total,
+    ),
+    (
+        "kvstore_corruption_differences_total",
+        "counter",
+        "Differences that it found.",
+        lambda node: node.upkeep.corruption.differences_total,
+    ),
+    (
+        "kvstore_snapshot_exports_open",
+        "gauge",
+        "Snapshots on their way to clients.",
+        lambda node: node.exports.open,
+    ),
+    (
+        "kvstore_snapshot_exports_total",
+        "counter",
+        "Snapshots that clients got whole.",
+        lambda node: node.exports.exported_total,
+    ),
+    (
+        "kvstore_snapshot_exports_refused_total",
+        "counter",
+        "Snapshots refused to clients because too many were on their way.",
+        lambda node: node.exports.refused_total,
+    ),
 )
 
 _PER_PEER: Final = (
@@ -231,6 +299,13 @@ class NodeCollector:
             counts: dict[int, int] = getattr(node.peers, attribute)
             rows = [({label: f"{peer:x}"}, float(n)) for peer, n in sorted(counts.items())]
             yield _metric(name, "counter", text, rows)
+        alarms = node.applier.machine.alarms
+        rows = [
+            ({"alarm": kind.name}, float(sum(at.alarm == kind for at in alarms)))
+            for kind in AlarmType
+            if kind != AlarmType.NONE
+        ]
+        yield _metric("kvstore_alarms", "gauge", "Alarms raised, of all members.", rows)
         version = {"server_version": VERSION, "kvstore_version": KVSTORE_VERSION}
         yield _metric("etcd_server_version", "gauge", "This member's version.", [(version, 1.0)])
         cluster = {"cluster_version": node.applier.machine.cluster_version or CLUSTER_VERSION}

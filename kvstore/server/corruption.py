@@ -205,9 +205,10 @@ class CorruptionCheck:
         node = self._node
         node.fail(
             StateError(
-                f"the state of member {node.member_id:x} differs from that of a majority at index "
-                f"{index} ({own:08x} there, {majority_hash:08x} is right): it must not serve any "
-                "more. Replace it: kvstore member remove, then member add with an empty data "
-                "directory"
+                f"the state of this member differs from that of a majority at index {index} "
+                f"({own:08x} here, {majority_hash:08x} there): it must not serve any more. "
+                f"Replace it: kvstore member replace {node.config.name} (against a member that "
+                "runs), then start this one with --initial-cluster-state=existing and an empty "
+                "data directory"
             )
         )

@@ -280,7 +280,7 @@ def test_a_file_of_etcd_that_asks_for_nothing_more_passes_in_silence():
         "metrics: extensive",
         "cipher-suites: [TLS_AES_128_GCM_SHA256]",
         "pre-vote: false",
-        "experimental-initial-corrupt-check: true",
+        "experimental-memory-mlock: true",
     ],
 )
 def test_what_may_be_ignored_is_named_in_a_warning(line):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from kvstore.errors import ErrorKind, KvError
+from kvstore.metrics import Metrics
 from kvstore.server.alarms import CLEAR_SECONDS
 from kvstore.types import (
     AlarmAction,
@@ -149,6 +150,10 @@ async def test_the_warning_comes_once_and_again_only_after_it_was_calm(cluster: 
     await host.put(b"k", bytes(85_000))
     await asyncio.sleep(0.5)
     assert (alarms.warning, alarms.warnings_total) == (True, 2)
+    shown = Metrics(host.node).render().decode()
+    assert "kvstore_quota_warnings_total 2.0" in shown
+    assert "kvstore_quota_used_ratio 0.85" in shown
+    assert 'kvstore_alarms{alarm="NOSPACE"} 0.0' in shown
 
 
 @scenario(1)
