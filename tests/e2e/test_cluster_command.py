@@ -1,4 +1,4 @@
-"""``kvstore cluster`` and every command that the README shows."""
+"""``kvstore cluster`` and every command that the README and the pages for operators show."""
 
 from __future__ import annotations
 
@@ -83,14 +83,12 @@ def shell(script: str, ports: list[str]) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def readme_blocks() -> list[str]:
-    """The shell blocks of the README, but for the one that starts everything."""
-    text = (ROOT / "README.md").read_text()
+def shell_blocks(page: str) -> list[str]:
+    """The shell blocks of a page, but for the one that starts everything."""
+    text = (ROOT / page).read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    start = [block for block in blocks if "make run" in block]
-    assert len(start) == 1, "the README says once how to start it"
-    blocks.remove(start[0])
-    return blocks
+    assert blocks, f"{page} shows no commands"
+    return [block for block in blocks if "make run" not in block]
 
 
 def test_make_run_is_kvstore_cluster() -> None:
@@ -124,22 +122,47 @@ def test_a_cluster_in_one_command_works_ends_by_ctrl_c_and_finds_its_data_again(
     assert all(log_is_clean(directory) for directory in local_cluster.data_dirs())
 
 
-@needs_curl
-def test_every_command_of_the_readme_runs(local_cluster: LocalCluster) -> None:
-    local_cluster.start()
-    # In one shell: what a line exports the later ones have, as in a terminal.
-    everything = shell("\n".join(readme_blocks()), local_cluster.ports)
-    for shown in (
+def test_the_readme_says_once_how_to_start_it() -> None:
+    assert (ROOT / "README.md").read_text().count("\nmake run ") == 1
+
+
+SHOWN = {
+    "README.md": (
         "host=db1",
         '"value":"aGVsbG8="',
         '{"health":"true","reason":""}',
         "config/web/port\n8080\n",
         "granted with TTL(60s)",
+        "one at a time",
+        "SUCCESS\n\nOK\n",
+        "is healthy: successfully committed proposal",
+        "Authentication Enabled",
+        "as it should be",
+        "compacted revision",
         " equal, 0 different",
         Path("/etc/passwd").read_text(),
         "10.0.0.7:8080",
-    ):
-        assert shown in everything, f"{shown!r} in what the README's commands print:\n{everything}"
+    ),
+    "docs/operations.md": (
+        "started, node1, ",
+        "is healthy: successfully committed proposal",
+        "Role reader\nKV Read:\n\t[config/, config0) (prefix config/)\nKV Write:\n",
+        "Authentication Status: true",
+        "Authentication Disabled",
+        "Finished defragmenting",
+        "Snapshot saved at ",
+    ),
+}
+
+
+@needs_curl
+@pytest.mark.parametrize("page", SHOWN)
+def test_every_command_of_a_page_runs(local_cluster: LocalCluster, page: str) -> None:
+    local_cluster.start()
+    # In one shell: what a line exports the later ones have, as in a terminal.
+    everything = shell("\n".join(shell_blocks(page)), local_cluster.ports)
+    for shown in SHOWN[page]:
+        assert shown in everything, f"{shown!r} in what the commands of {page} print:\n{everything}"
 
 
 def test_a_command_that_fails_is_noticed() -> None:

@@ -161,6 +161,35 @@ def hashes(run: Run) -> set[bytes]:
     return {row.partition(b", ")[2] for row in rows}
 
 
+def test_users(run: Run, environ: dict[str, str]) -> None:
+    root = {"KVSTORE_USER": "root", "KVSTORE_PASSWORD": "top"}
+    ann = {"KVSTORE_USER": "ann", "KVSTORE_PASSWORD": "ann's"}
+
+    def as_user(user: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return kvstore(*arguments, environ=environ | user)
+
+    for name, password in (("root", b"top\n"), ("ann", b"ann's\n")):
+        assert run("user", "add", name, "--password-stdin", stdin=password).returncode == 0
+    for words in (
+        "role add root", "user grant-role root root", "role add reader",
+        "role grant-permission reader read --prefix hand/", "user grant-role ann reader",
+        "put hand/c 1", "auth enable",
+    ):  # fmt: skip
+        assert run(*words.split()).returncode == 0, words
+    try:
+        assert b"hint: authentication is on" in run("get", "hand/c").stderr
+        assert as_user(ann, "get", "hand/c").stdout == b"hand/c\n1\n"
+        assert b"permission denied" in as_user(ann, "put", "hand/c", "2").stderr
+        assert b"invalid user ID or password" in as_user(root | {"KVSTORE_PASSWORD": "x"}, "get",
+                                                         "a").stderr  # fmt: skip
+        assert as_user(root, "user", "get", "ann").stdout == b"User: ann\nRoles: reader\n"
+        assert b"is healthy" in as_user(ann, "endpoint", "health").stdout
+    finally:
+        assert as_user(root, "auth", "disable").returncode == 0
+    for words in ("user delete ann", "user delete root", "role delete reader", "role delete root"):
+        assert run(*words.split()).returncode == 0, words
+
+
 def test_exit_codes_tell_errors_apart(run: Run) -> None:
     refused = run("get", "x", "--rev=1000000000")
     assert refused.returncode == REFUSED

@@ -1,0 +1,85 @@
+"""Errors about users, roles and tokens."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kvstore.service.desk import Desk, JsonObject, b64
+from tests.kvstore.service.error_table import (
+    Way,
+    brings,
+    check,
+    on_cluster,
+    take,
+)
+
+A = b64(b"a")
+ON_A: JsonObject = {"key": A, "value": A}
+ANN: JsonObject = {"name": "ann", "password": "secret"}
+R: JsonObject = {"name": "r"}
+ROOT: JsonObject = {"name": "root", "password": "secret"}
+
+OFF: dict[str, Way] = {
+    "USER_EMPTY": [("/auth/user/add", {"password": "secret"})],
+    "USER_ALREADY_EXIST": [("/auth/user/add", ANN)] * 2,
+    "USER_NOT_FOUND": [("/auth/user/get", {"name": "ann"})],
+    "ROLE_EMPTY": [("/auth/role/add", {})],
+    "ROLE_ALREADY_EXIST": [("/auth/role/add", R)] * 2,
+    "ROLE_NOT_FOUND": [("/auth/role/get", {"role": "r"})],
+    "ROLE_NOT_GRANTED": [
+        ("/auth/user/add", ANN),
+        ("/auth/role/add", R),
+        ("/auth/user/revoke", {"name": "ann", "role": "r"}),
+    ],
+    "PERMISSION_NOT_GIVEN": [("/auth/role/add", R), ("/auth/role/grant", R)],
+    "PERMISSION_NOT_GRANTED": [
+        ("/auth/role/add", R),
+        ("/auth/role/revoke", {"role": "r", "key": A}),
+    ],
+    "ROOT_USER_NOT_EXIST": [("/auth/enable", {})],
+    "ROOT_ROLE_NOT_EXIST": [("/auth/user/add", ROOT), ("/auth/enable", {})],
+    "AUTH_NOT_ENABLED": [("/auth/authenticate", ANN)],
+    "PASSWORD_TOO_LONG": [("/auth/user/add", {"name": "ann", "password": "p" * 73})],
+}
+"""While authentication is off."""
+
+ON: dict[str, Way] = {
+    "AUTH_FAILED": [("/auth/authenticate", {"name": "root", "password": "wrong"})],
+    "INVALID_AUTH_MANAGEMENT": [("/auth/user/delete", {"name": "root"})],
+    "NO_PASSWORD_USER": [
+        ("/auth/user/add", {"name": "ann", "options": {"no_password": True}}),
+        ("/auth/authenticate", ANN),
+    ],
+}
+"""As root, once it is on."""
+
+
+@brings(*OFF)
+@pytest.mark.parametrize("name", OFF)
+def test_a_call_is_refused_while_authentication_is_off(name):
+    on_cluster(lambda desk: take(OFF[name], name, desk))
+
+
+@brings(*ON)
+@pytest.mark.parametrize("name", ON)
+def test_a_call_of_root_is_refused(name):
+    async def work(desk: Desk) -> None:
+        await desk.switch_auth_on()
+        await take(ON[name], name, desk)
+
+    on_cluster(work)
+
+
+@brings("PERMISSION_DENIED", "INVALID_AUTH_TOKEN")
+def test_a_token_is_good_for_what_its_user_may():
+    async def work(desk: Desk) -> None:
+        await desk.switch_auth_on()
+        await desk.do("/auth/user/add", ANN)
+        await desk.log_in("ann", "secret")
+        check("PERMISSION_DENIED", await desk.ask("/kv/put", ON_A))
+        desk.token = "nonsense"
+        check("INVALID_AUTH_TOKEN", await desk.ask("/kv/put", ON_A))
+        desk.token = None
+        check("USER_EMPTY", await desk.ask("/kv/put", ON_A))
+
+    on_cluster(work)
