@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kvstore.auth.check import NOBODY, Identity, authorise, authorise_lease_list
 from kvstore.commands import Kind, LeaseCheckpoint, LeaseExpire
 from kvstore.errors import ErrorKind, KvError
 from kvstore.server.pacing import ClockBudget, SlicedTask, answer
-from kvstore.types import LeaseId
+from kvstore.types import LeaseId, LeaseKeepAliveRequest, LeaseTimeToLiveRequest
 from raft.types import NO_NODE, Role
 
 if TYPE_CHECKING:
     import asyncio
 
+    from kvstore.budget import Budget, Sliced
     from kvstore.lease.lessor import Lessor
     from kvstore.server.driver import Driver
     from kvstore.server.peers import CallReply, Peers
     from kvstore.server.proposals import Proposals
     from kvstore.server.reads import Reads
+    from kvstore.types import Record
     from raft.effects import RoleChange
 
 log = logging.getLogger("kvstore.lease")
@@ -44,8 +47,10 @@ CONNECTION_LOST = ErrorKind.TIMEOUT_CONNECTION_LOST.error()
 TIMED_OUT = ErrorKind.TIMEOUT.error()
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_id = msgspec.msgpack.Decoder(int).decode
-_decode_question = msgspec.msgpack.Decoder(tuple[int, bool]).decode
+_decode_seconds = msgspec.msgpack.Decoder(int).decode
+_decode_lease = msgspec.msgpack.Decoder(tuple[int, str, int]).decode
+_decode_question = msgspec.msgpack.Decoder(tuple[int, bool, str, int]).decode
+_decode_asker = msgspec.msgpack.Decoder(tuple[str, int]).decode
 _decode_ids = msgspec.msgpack.Decoder(list[int]).decode
 
 
@@ -165,15 +170,18 @@ class LeaseKeeper:
     # --- questions --------------------------------------------------------------------------------
 
     # ``patience_seconds`` is how long the caller would wait; the server's own limit holds besides.
+    # ``identity`` is who asks: the leader judges by its own state, at the moment of its answer.
 
     def keep_alive(
         self,
         lease: int,
         reply: "Callable[[int | KvError], None]",
         patience_seconds: float | None = None,
+        identity: Identity = NOBODY,
     ) -> None:
         """Start a lease's time anew; ``reply`` gets its granted seconds, 0 if there is none."""
-        self._ask("lease.keep_alive", _encode(lease), _decode_id, reply, patience_seconds)
+        body = _encode((lease, identity.user, identity.revision))
+        self._ask("lease.keep_alive", body, _decode_seconds, reply, patience_seconds)
 
     def time_to_live(
         self,
@@ -182,18 +190,21 @@ class LeaseKeeper:
         keys: bool,
         reply: "Callable[[TimeLeft | KvError], None]",
         patience_seconds: float | None = None,
+        identity: Identity = NOBODY,
     ) -> None:
         """What remains of a lease."""
-        body = _encode((lease, keys))
+        body = _encode((lease, keys, identity.user, identity.revision))
         self._ask("lease.time_to_live", body, _decode_time_left, reply, patience_seconds)
 
     def leases(
         self,
         reply: "Callable[[list[int] | KvError], None]",
         patience_seconds: float | None = None,
+        identity: Identity = NOBODY,
     ) -> None:
         """All leases, soonest expiry first."""
-        self._ask("lease.leases", b"", _decode_ids, reply, patience_seconds)
+        body = _encode((identity.user, identity.revision))
+        self._ask("lease.leases", body, _decode_ids, reply, patience_seconds)
 
     def _ask(
         self,
@@ -271,27 +282,48 @@ class LeaseKeeper:
         self._reads.submit(confirmed, self._loop.time() + self._timeout_seconds)
 
     def _on_keep_alive(self, body: bytes, reply: "CallReply") -> None:
-        lease = LeaseId(_decode_id(body))
+        number, user, revision = _decode_lease(body)
+        lease = LeaseId(number)
+        identity = Identity(user, revision)
         give_up = self._loop.time() + self._timeout_seconds
-        self._confirmed(reply, lambda: self._renew(lease, reply, give_up))
+        self._confirmed(reply, lambda: self._renew(lease, identity, reply, give_up))
 
-    def _renew(self, lease: LeaseId, reply: "CallReply", give_up: float) -> None:
+    def _may(self, identity: Identity, request: "Record", reply: "CallReply") -> bool:
+        """Whether this may be asked; else ``reply`` has heard why not."""
+        machine = self._driver.applier.machine
+        if machine.auth.enabled:
+            try:
+                authorise(machine.auth, identity, request, machine.lessor)
+            except KvError as error:
+                reply(error)
+                return False
+        return True
+
+    def _renew(
+        self, lease: LeaseId, identity: Identity, reply: "CallReply", give_up: float
+    ) -> None:
         lessor = self._lessor
         now = self._loop.time()
+        if not self._may(identity, LeaseKeepAliveRequest(lease), reply):
+            return
         if not lessor.exists(lease):
             reply(_encode(0))
         elif not self._serving or now >= give_up:
             reply(ErrorKind.NO_LEADER.error())
         elif lessor.remaining(lease, now) <= 0:
             # Past its time but not yet ended: whichever the log decides is the answer.
-            self._loop.call_later(WAIT_FOR_EXPIRY_SECONDS, self._renew, lease, reply, give_up)
+            self._loop.call_later(
+                WAIT_FOR_EXPIRY_SECONDS, self._renew, lease, identity, reply, give_up
+            )
         elif lessor.needs_checkpoint_clear(lease):
-            self._clear_checkpoint(lease, reply, give_up)
+            self._clear_checkpoint(lease, identity, reply, give_up)
         else:
             self.renewed_total += 1
             reply(_encode(lessor.renew(lease, now) or 0))
 
-    def _clear_checkpoint(self, lease: LeaseId, reply: "CallReply", give_up: float) -> None:
+    def _clear_checkpoint(
+        self, lease: LeaseId, identity: Identity, reply: "CallReply", give_up: float
+    ) -> None:
         """Take the written-down rest of a lease back before it is renewed.
 
         Without this a new leader would give its holder no more than what was left then.
@@ -301,16 +333,19 @@ class LeaseKeeper:
             if isinstance(result, KvError):
                 reply(result)
             else:
-                self._confirmed(reply, lambda: self._renew(lease, reply, give_up))
+                self._confirmed(reply, lambda: self._renew(lease, identity, reply, give_up))
 
         body = LeaseCheckpoint(self._served_term, [lease], [0])
         self._proposals.submit(Kind.LEASE_CHECKPOINT, body, cleared, give_up, internal=True)
 
     def _on_time_to_live(self, body: bytes, reply: "CallReply") -> None:
-        number, keys = _decode_question(body)
+        number, keys, user, revision = _decode_question(body)
         lease = LeaseId(number)
+        identity = Identity(user, revision)
 
         def then() -> None:
+            if not self._may(identity, LeaseTimeToLiveRequest(lease, keys), reply):
+                return
             lessor = self._lessor
             lease_record = lessor.get(lease)
             if lease_record is None:
@@ -324,19 +359,28 @@ class LeaseKeeper:
 
         self._confirmed(reply, then)
 
-    def _on_leases(self, _: bytes, reply: "CallReply") -> None:
+    def _on_leases(self, body: bytes, reply: "CallReply") -> None:
+        identity = Identity(*_decode_asker(body))
+
         def done(result: "list[LeaseId] | BaseException") -> None:
+            if isinstance(result, KvError):
+                reply(result)
+                return
             if isinstance(result, BaseException):
                 raise result
             reply(_encode(result))
 
         def then() -> None:
             budget = ClockBudget(self._loop.time)
-            SlicedTask(
-                self._loop, self._lessor.by_expiry_sliced(self._loop.time(), budget), budget, done
-            )
+            SlicedTask(self._loop, self._permitted_leases(identity, budget), budget, done)
 
         self._confirmed(reply, then)
+
+    def _permitted_leases(self, identity: Identity, budget: "Budget") -> "Sliced[list[LeaseId]]":
+        machine = self._driver.applier.machine
+        if machine.auth.enabled:
+            yield from authorise_lease_list(machine.auth, identity, machine.lessor, budget)
+        return (yield from self._lessor.by_expiry_sliced(self._loop.time(), budget))
 
     _here = {  # noqa: RUF012 - a constant table of methods
         "lease.keep_alive": _on_keep_alive,

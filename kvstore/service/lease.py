@@ -1,12 +1,13 @@
 """The Lease service: Grant, Revoke, KeepAlive, TimeToLive, Leases."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvstore.apply import request_cost
+from kvstore.auth.check import NOBODY, Identity
 from kvstore.commands import Kind
 from kvstore.errors import ErrorKind, KvError
-from kvstore.service.base import Calls
+from kvstore.service.base import STALE, Calls
 from kvstore.service.caller import Caller
 from kvstore.types import (
     AlarmType,
@@ -22,6 +23,7 @@ from kvstore.types import (
     LeaseStatus,
     LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
+    Record,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +44,15 @@ class LeaseCalls(Calls):
         An id of 0 and too short a time are replaced before it is proposed, so that all members
         grant the same.
         """
+        self._admit(request, caller, reply, lambda who: self._grant(request, caller, reply, who))
+
+    def _grant(
+        self,
+        request: LeaseGrantRequest,
+        caller: Caller,
+        reply: Callable[[LeaseGrantResponse | KvError], None],
+        identity: Identity,
+    ) -> None:
         if self.machine.would_exceed(request_cost(request)):
             self.node.upkeep.raise_alarm(AlarmType.NOSPACE)
             reply(ErrorKind.NO_SPACE.error())
@@ -50,7 +61,8 @@ class LeaseCalls(Calls):
         while lease == 0 or (request.ID == 0 and self.machine.lessor.exists(LeaseId(lease))):
             lease = self.node.rng.getrandbits(63)
         seconds = max(request.TTL, self.node.lease_seconds_min)
-        self._propose(Kind.LEASE_GRANT, LeaseGrantRequest(seconds, lease), caller, reply)
+        body = LeaseGrantRequest(seconds, lease)
+        self._propose(Kind.LEASE_GRANT, body, caller, reply, identity=identity)
 
     def lease_revoke(
         self,
@@ -59,7 +71,12 @@ class LeaseCalls(Calls):
         reply: Callable[[LeaseRevokeResponse | KvError], None],
     ) -> None:
         """End a lease and delete its keys."""
-        self._propose(Kind.LEASE_REVOKE, request, caller, reply)
+        self._admit(
+            request,
+            caller,
+            reply,
+            lambda who: self._propose(Kind.LEASE_REVOKE, request, caller, reply, identity=who),
+        )
 
     def lease_keep_alive(
         self,
@@ -78,7 +95,14 @@ class LeaseCalls(Calls):
             else:
                 reply(LeaseKeepAliveResponse(header, request.ID, granted))
 
-        self.node.leases.keep_alive(request.ID, done, caller.timeout_seconds)
+        patience = caller.timeout_seconds
+        leases = self.node.leases
+        self._ask_keeper(
+            request,
+            caller,
+            done,
+            lambda who, then: leases.keep_alive(request.ID, then, patience, who),
+        )
 
     def lease_time_to_live(
         self,
@@ -99,13 +123,24 @@ class LeaseCalls(Calls):
             )
             reply(response)
 
-        self.node.leases.time_to_live(
-            request.ID, keys=request.keys, reply=done, patience_seconds=caller.timeout_seconds
+        patience = caller.timeout_seconds
+        leases = self.node.leases
+        self._ask_keeper(
+            request,
+            caller,
+            done,
+            lambda who, then: leases.time_to_live(
+                request.ID,
+                keys=request.keys,
+                reply=then,
+                patience_seconds=patience,
+                identity=who,
+            ),
         )
 
     def lease_leases(
         self,
-        _: LeaseLeasesRequest,
+        request: LeaseLeasesRequest,
         caller: Caller,
         reply: Callable[[LeaseLeasesResponse | KvError], None],
     ) -> None:
@@ -119,4 +154,35 @@ class LeaseCalls(Calls):
             else:
                 reply(LeaseLeasesResponse(self.header(), [LeaseStatus(lease) for lease in ids]))
 
-        self.node.leases.leases(done, caller.timeout_seconds)
+        patience = caller.timeout_seconds
+        leases = self.node.leases
+        self._ask_keeper(
+            request, caller, done, lambda who, then: leases.leases(then, patience, who)
+        )
+
+    def _ask_keeper(
+        self,
+        request: Record,
+        caller: Caller,
+        reply: Callable[[Any], None],
+        ask: Callable[[Identity, Callable[[Any], None]], None],
+    ) -> None:
+        """Put a question to the leader, as whoever the caller is.
+
+        If the leader knows of a change of users that has not come here yet, who asks is judged
+        again here once it has.
+        """
+
+        def answered(result: Any) -> None:
+            if isinstance(result, KvError) and result in STALE:
+                self._doubt(result, request, caller, reply, lambda who: ask(who, reply))
+            else:
+                reply(result)
+
+        def admitted(identity: Identity) -> None:
+            ask(identity, answered)
+
+        if self.machine.auth.enabled:
+            self._admit(request, caller, reply, admitted)
+        else:
+            admitted(NOBODY)

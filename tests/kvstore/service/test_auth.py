@@ -23,6 +23,11 @@ from kvstore.types import (
     AuthUserGetRequest,
     AuthUserListRequest,
     AuthUserRevokeRoleRequest,
+    LeaseGrantRequest,
+    LeaseKeepAliveRequest,
+    LeaseLeasesRequest,
+    LeaseRevokeRequest,
+    LeaseTimeToLiveRequest,
     PutRequest,
     RangeRequest,
     UserAddOptions,
@@ -291,3 +296,32 @@ async def test_too_many_logins_at_once_are_refused_and_not_queued(cluster: Clust
     go_on()
     tokens = {(await answer).token for answer in waiting}
     assert len(tokens) == 64
+
+
+@scenario(1)
+async def test_a_lease_is_renewed_and_shown_by_who_may_write_and_read_its_keys(
+    cluster: Cluster,
+) -> None:
+    root, alice = await prepared(cluster)
+    denied = ErrorKind.PERMISSION_DENIED.error()
+    mine = (await cluster[0].call("lease_grant", LeaseGrantRequest(60), alice)).ID
+    theirs = (await cluster[0].call("lease_grant", LeaseGrantRequest(60), root)).ID
+    await cluster[0].put(b"a1", b"", lease=mine, caller=alice)
+    await cluster[0].put(b"x1", b"", lease=theirs, caller=root)
+    for host in cluster.hosts:
+        renewed = await host.call("lease_keep_alive", LeaseKeepAliveRequest(mine), alice)
+        assert renewed.TTL == 60
+        shown = await host.call("lease_time_to_live", LeaseTimeToLiveRequest(mine, True), alice)
+        assert shown.keys == [b"a1"]
+        await host.call("lease_time_to_live", LeaseTimeToLiveRequest(theirs), alice)
+        for method, request in (
+            ("lease_keep_alive", LeaseKeepAliveRequest(theirs)),
+            ("lease_revoke", LeaseRevokeRequest(theirs)),
+            ("lease_time_to_live", LeaseTimeToLiveRequest(theirs, keys=True)),
+            ("lease_leases", LeaseLeasesRequest()),
+            ("put", PutRequest(b"a2", b"", theirs)),
+        ):
+            assert await refusal(host, method, request, alice) == denied, method
+            assert await refusal(host, method, request, Caller()) == ErrorKind.USER_EMPTY.error()
+        assert len((await host.call("lease_leases", LeaseLeasesRequest(), root)).leases) == 2
+    await cluster[0].call("lease_revoke", LeaseRevokeRequest(mine), alice)
