@@ -337,6 +337,8 @@ class Node:
                 break
             log.info("this member cannot publish itself yet: %s", result.message)
             await asyncio.sleep(self.config.heartbeat_interval_ms / 1000)
+        # Before anybody is served: whether this member only learns is in what it has just applied.
+        self.membership.refresh()
         self.ready.set()
 
     async def propose(self, kind: Kind, body: Body) -> Outcome | KvError:

@@ -8,7 +8,7 @@ from kvstore.auth.check import NOBODY, SYSTEM, Identity, authorise
 from kvstore.commands import Body, Kind
 from kvstore.errors import Code, ErrorKind, KvError, UnknownOutcomeError
 from kvstore.server.pacing import SlicedTask
-from kvstore.types import ResponseHeader
+from kvstore.types import RangeRequest, ResponseHeader, SnapshotRequest, StatusRequest
 from raft.types import NO_NODE
 
 if TYPE_CHECKING:
@@ -61,11 +61,16 @@ class Calls:
         limit = self._timeout_seconds
         return self._loop.time() + (limit if own is None else min(own, limit))
 
-    def _refused(self, caller: "Caller", reply: Callable[[Any], None]) -> bool:
+    def _refused(
+        self, caller: "Caller", reply: Callable[[Any], None], *, learners_may: bool = False
+    ) -> bool:
         """Answer at once where nothing can be done.
 
-        The caller wants a leader, and there is none.
+        This member only learns, or the caller wants a leader, and there is none.
         """
+        if self.node.is_learner and not learners_may:
+            reply(ErrorKind.NOT_SUPPORTED_FOR_LEARNER.error())
+            return True
         if caller.has_leader and self.node.driver.leader == NO_NODE:
             reply(ErrorKind.NO_LEADER.error())
             return True
@@ -106,6 +111,9 @@ class Calls:
             reply: Gets the refusal, a ``KvError``.
             then: Gets the identity to propose with; ``NOBODY`` while authentication is off.
         """
+        if self.node.is_learner and not _is_for_learners(request):
+            reply(ErrorKind.NOT_SUPPORTED_FOR_LEARNER.error())
+            return
         if not self.machine.auth.enabled:
             then(NOBODY)
             return
@@ -262,6 +270,13 @@ class Calls:
                 reply(self._still(identity) or result)
 
         SlicedTask(self._loop, work, budget, done)
+
+
+def _is_for_learners(request: "Record") -> bool:
+    """Whether a member that only learns serves this: what is said of itself, or may be stale."""
+    if isinstance(request, RangeRequest):
+        return request.serializable
+    return isinstance(request, StatusRequest | SnapshotRequest)
 
 
 def told(caller: "Caller", error: KvError) -> KvError:

@@ -211,7 +211,7 @@ class MaintenanceCalls(Calls):
             if not admitted.done():
                 admitted.set_result(refusal)
 
-        if not self._refused(caller, settle):
+        if not self._refused(caller, settle, learners_may=True):
             self._admit(request, caller, settle, lambda _: settle(None))
         refusal = await admitted
         if refusal is not None:

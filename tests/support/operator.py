@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TRIES_MAX = 200
 PAUSE_SECONDS = 0.3
+HEALTHY_SECONDS = 6.0
+"""After so long a link counts as healthy."""
 
 Disturbance = Callable[[], Awaitable[None]]
 

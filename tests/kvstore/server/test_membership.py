@@ -3,54 +3,11 @@
 import asyncio
 import random
 
-from kvstore.types import (
-    MemberAddRequest,
-    MemberAddResponse,
-    MemberListRequest,
-)
-from tests.support.cluster import Cluster, Host
-from tests.support.operator import Disturbance, Operator
+from tests.support.cluster import Cluster
+from tests.support.operator import HEALTHY_SECONDS, Disturbance, Operator
 from tests.support.scenario import scenario
 from tests.support.watching import Roaming
 from tests.support.writer import check_kept, writers
-
-HEALTHY_SECONDS = 6.0
-
-
-async def add(via: Host, new: Host, *, learner: bool = False) -> int:
-    urls = list(new.config.initial_advertise_peer_urls)
-    response: MemberAddResponse = await via.call("member_add", MemberAddRequest(urls, learner))
-    assert response.member is not None
-    return response.member.ID
-
-
-async def names(host: Host) -> list[str]:
-    response = await host.call("member_list", MemberListRequest())
-    return sorted(member.name for member in response.members)
-
-
-@scenario(1, 2)
-async def test_a_voter_is_added_and_joins(cluster: Cluster) -> None:
-    await asyncio.sleep(HEALTHY_SECONDS)
-    leader = await cluster.wait_leader()
-    await leader.put(b"k", b"v")
-    follower = (await cluster.followers())[0]
-    new = cluster.new_host()
-    response = await follower.call(
-        "member_add", MemberAddRequest(list(new.config.initial_advertise_peer_urls))
-    )
-    assert response.header.revision == 0
-    assert len(response.members) == 4
-    assert response.member in response.members
-    assert (response.member.name, response.member.clientURLs) == ("", ())
-    await new.join()
-    await cluster.wait(new.node.ready.is_set)
-    assert await new.get(b"k") == b"v"
-    await cluster.wait_equal()
-    assert await names(leader) == ["m0", "m1", "m2", "m3"]
-    configuration = new.node.driver.raft.configuration
-    assert new.member_id in configuration.voters
-    assert len(configuration.voters) == 4
 
 
 async def replace_everybody(cluster: Cluster, operator: Operator) -> None:
@@ -118,3 +75,17 @@ async def test_every_member_is_replaced_though_the_leader_is_killed_in_every_ste
 
     await watch_and_replace(cluster, 1, kill_the_leader)
     assert killed == 9
+
+
+@scenario(1)
+async def test_everybody_restarts_after_the_members_have_changed(cluster: Cluster) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    await replace_everybody(cluster, Operator(cluster))
+    await cluster[0].put(b"k", b"v")
+    for host in cluster.hosts:
+        host.crash()
+    for host in cluster.hosts:
+        await host.start()
+    await cluster.wait_leader()
+    assert await cluster[1].get(b"k") == b"v"
+    await cluster.wait_equal()
