@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.errors import ErrorKind, KvError, StateError
+from kvstore.errors import ErrorKind, StateError
 from kvstore.server.corruption import MARK_EVERY, MARKS_MAX, Marks, Verdict, judge
 from kvstore.types import AlarmMember, AlarmType, PutRequest
 from tests.support.cluster import Cluster, Host
@@ -68,14 +68,18 @@ def test_members_that_agree_are_never_found_to_differ(
 
 
 async def write(cluster: Cluster, count: int) -> None:
-    """So many entries, whether they are refused or not."""
+    """So many entries, or as many as there can be: till writes are refused or the leader stops."""
     leader = await cluster.wait_leader()
     for number in range(count):
-        try:
-            await leader.put(b"w%03d" % (number % 50), b"%d" % number)
-        except KvError as error:
-            assert error == ErrorKind.CORRUPT.error()  # noqa: PT017 - else it is raised
+        put = PutRequest(b"w%03d" % (number % 50), b"%d" % number)
+        answered = leader.begin("put", put)
+        await asyncio.wait({answered, leader.node.failed}, return_when=asyncio.FIRST_COMPLETED)
+        if leader.node.failed.done():
+            # The process is to end: it answers nobody any more.
+            answered.cancel()
             return
+        error = answered.exception()
+        assert error in (None, ErrorKind.CORRUPT.error())
 
 
 def plant(host: Host) -> None:
