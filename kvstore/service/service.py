@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kvstore.auth.check import Identity
 from kvstore.errors import KvError
 from kvstore.service.auth import AuthCalls
 from kvstore.service.caller import Caller
@@ -14,7 +15,8 @@ from kvstore.service.lease import LeaseCalls
 from kvstore.service.lock import LockCalls
 from kvstore.service.maintenance import MaintenanceCalls
 from kvstore.service.waiting import Waiting
-from kvstore.service.watch import ServiceWatch
+from kvstore.service.watch import ServiceWatch, WatchGuard
+from kvstore.types import WatchCreateRequest
 
 if TYPE_CHECKING:
     from kvstore.server.node import Node
@@ -42,6 +44,7 @@ class Service(
 
     def __init__(self, node: "Node") -> None:
         super().__init__(node)
+        self.watches = WatchGuard(node)
         self.waiting = Waiting(self)
         node.before_stop.append(self.waiting.stop)
 
@@ -56,4 +59,12 @@ class Service(
         refusal: list[KvError] = []
         if self._refused(caller, refusal.append):
             raise refusal[0]
-        return ServiceWatch(self.node, on_ready)
+
+        def admit(
+            request: WatchCreateRequest,
+            reply: Callable[[KvError], None],
+            then: Callable[[Identity], None],
+        ) -> None:
+            self._admit(request, caller, reply, then)
+
+        return self.watches.open(caller, admit, on_ready)

@@ -103,6 +103,28 @@ class WatchStream:
             return
         self.announce()
 
+    def refuse(self, reason: str) -> None:
+        """Answer a request for a watcher that may not be."""
+        header = ResponseHeader(revision=self._hub.reader.revision)
+        self._outbox.append(
+            WatchResponse(header, NO_WATCH_ID, created=True, canceled=True, cancel_reason=reason)
+        )
+        self.announce()
+
+    def open_watchers(self) -> list[Watcher]:
+        """Those from which something may still leave."""
+        return [watcher for watcher in self._watchers.values() if not watcher.closed]
+
+    def revoke(self, watcher: Watcher, reason: str) -> None:
+        """Cancel a watcher: what it was to hear it hears no more."""
+        if watcher.closed:
+            return
+        del self._watchers[watcher.id]
+        self._end(watcher)
+        header = ResponseHeader(revision=self._hub.reader.revision)
+        self._outbox.append(WatchResponse(header, watcher.id, canceled=True, cancel_reason=reason))
+        self.announce()
+
     def close(self) -> None:
         """The client is gone: forget its watchers."""
         if self.closed:
@@ -129,11 +151,7 @@ class WatchStream:
         header = ResponseHeader(revision=revision)
         reason = self._refusal(request)
         if reason:
-            self._outbox.append(
-                WatchResponse(
-                    header, NO_WATCH_ID, created=True, canceled=True, cancel_reason=reason
-                )
-            )
+            self.refuse(reason)
             return
         watcher = Watcher(self, request.watch_id or self._free_id(), request)
         self._watchers[watcher.id] = watcher
