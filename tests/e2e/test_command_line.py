@@ -180,6 +180,7 @@ def test_users(run: Run, environ: dict[str, str]) -> None:
         assert b"hint: authentication is on" in run("get", "hand/c").stderr
         assert as_user(ann, "get", "hand/c").stdout == b"hand/c\n1\n"
         assert b"permission denied" in as_user(ann, "put", "hand/c", "2").stderr
+        assert b"permission denied" in as_user(ann, "watch", "other").stderr
         assert b"invalid user ID or password" in as_user(root | {"KVSTORE_PASSWORD": "x"}, "get",
                                                          "a").stderr  # fmt: skip
         assert as_user(root, "user", "get", "ann").stdout == b"User: ann\nRoles: reader\n"

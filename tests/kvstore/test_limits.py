@@ -7,6 +7,7 @@ are connections.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -246,6 +247,49 @@ def test_the_id_that_a_watcher_wishes_for_may_be_any_number_once():
             assert responses[0].created
 
     on_cluster(work)
+
+
+# --- Users ----------------------------------------------------------------------------------------
+
+
+def test_a_password_has_72_bytes():
+    async def work(desk: Desk) -> None:
+        await desk.do("/auth/user/add", {"name": "ann", "password": "ä" * 36})
+        seen = await desk.ask("/auth/user/add", {"name": "bob", "password": "ä" * 36 + "p"})
+        assert seen.body["message"] == "bcrypt: password length exceeds 72 bytes"
+
+    on_cluster(work)
+
+
+def test_a_token_lasts_so_long_from_its_last_use():
+    async def work(desk: Desk) -> None:
+        await desk.switch_auth_on()
+        for _ in range(2):
+            await asyncio.sleep(99.0)
+            await desk.do("/kv/range", {"key": b64(b"k")})
+        await asyncio.sleep(101.0)
+        seen = await desk.ask("/kv/range", {"key": b64(b"k")})
+        assert refused(seen, "invalid auth token")
+
+    on_cluster(work, auth_token_ttl_seconds=100)
+
+
+# --- Members --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_there_are_so_many_learners_and_no_more(most):
+    async def work(desk: Desk) -> None:
+        for number in range(most):
+            await desk.do("/cluster/member/add", learner(number))
+        seen = await desk.ask("/cluster/member/add", learner(most))
+        assert refused(seen, "too many learner members in cluster")
+
+    on_cluster(work, max_learners=most)
+
+
+def learner(number: int) -> JsonObject:
+    return {"peerURLs": [f"http://learner{number}:2380"], "isLearner": True}
 
 
 # --- Settings -------------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ SETTINGS = {
     "bcrypt_cost": 4,
 }
 """Small, so that every run rolls segments and takes snapshots, and logs in quickly."""
+FILES = {"hmac.key": b"known to every member and to nobody else"}
+"""What the settings of members may name."""
 EPOCH_SECONDS = 1_700_000_000.0
 """The time of day at which all virtual runs begin."""
 
@@ -148,6 +150,7 @@ class Host:
             new_network,
             rng,
             check_invariants=True,
+            read_file=FILES.__getitem__,
             wall_clock=lambda: EPOCH_SECONDS + loop.now,
         )
         try:

@@ -1,11 +1,15 @@
-"""Errors about users, roles and tokens."""
+"""Errors about users, roles, tokens and learners; and that no error was left out."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.kvstore.service import test_error_table
 from tests.kvstore.service.desk import Desk, JsonObject, b64
 from tests.kvstore.service.error_table import (
+    BROUGHT,
+    EXCUSED,
+    TABLE,
     Way,
     brings,
     check,
@@ -83,3 +87,37 @@ def test_a_token_is_good_for_what_its_user_may():
         check("USER_EMPTY", await desk.ask("/kv/put", ON_A))
 
     on_cluster(work)
+
+
+@brings("AUTH_OLD_REVISION")
+def test_a_signed_token_is_void_once_users_have_changed():
+    async def work(desk: Desk) -> None:
+        await desk.switch_auth_on()
+        await desk.do("/kv/put", ON_A)
+        await desk.do("/auth/role/add", R)
+        check("AUTH_OLD_REVISION", await desk.ask("/kv/put", ON_A))
+        # Administrators are let through, and so can anybody who logs in anew.
+        await desk.do("/auth/role/add", {"name": "r2"})
+        await desk.log_in("root", "secret")
+        await desk.do("/kv/put", ON_A)
+
+    on_cluster(work, auth_token="jwt,sign-method=HS256,priv-key=hmac.key")
+
+
+@brings("NOT_SUPPORTED_FOR_LEARNER")
+def test_a_learner_takes_no_writes():
+    async def work(desk: Desk) -> None:
+        host = desk.cluster.new_host()
+        urls = list(host.config.initial_advertise_peer_urls)
+        await desk.do("/cluster/member/add", {"peerURLs": urls, "isLearner": True})
+        await host.join()
+        await desk.cluster.wait(host.node.ready.is_set)
+        check("NOT_SUPPORTED_FOR_LEARNER", await desk.at(host).ask("/kv/put", ON_A))
+
+    on_cluster(work, size=3)
+
+
+def test_every_error_is_brought_about_or_excused_and_not_both():
+    assert test_error_table.WAYS
+    assert BROUGHT | EXCUSED.keys() == TABLE.keys()
+    assert BROUGHT & EXCUSED.keys() == set()
