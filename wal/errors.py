@@ -10,8 +10,8 @@ from typing import Final
 
 REPLACE_REMEDY: Final = (
     "do not start this member on this directory again: what it acknowledged may be lost. The other "
-    "members go on without it; members cannot be replaced in this version, so to have all again "
-    "copy the keys into a new cluster. For a cluster of one, restore a copy of the directory"
+    "members go on without it: put a new one in its place with 'kvstore member replace NAME', and "
+    "start that with an empty directory. For a cluster of one, restore a copy of the directory"
 )
 
 

@@ -51,7 +51,7 @@ HEAD_SECONDS_MAX = 5.0
 """How long a connection may take to show its head."""
 REDIAL_SECONDS_MIN = 0.05
 REDIAL_SECONDS_MAX = 2.0
-OTHERS_TURN_SECONDS = 5.0
+OTHERS_TURN_SECONDS = 2.0
 """How long the member with the larger id waits for the other to dial."""
 NEWCOMERS_MAX = 64
 """Links with members that this one has not heard of yet."""
