@@ -76,8 +76,9 @@ class Watcher:
                 ) as watch:
                     self._watch = watch
                     for response in watch:
-                        for event in response.events:
-                            self._take(event.kv.key, event.kv.mod_revision)  # type: ignore[union-attr]
+                        for pair in [event.kv for event in response.events]:
+                            assert pair is not None, "an event without a key"
+                            self._take(pair.key, pair.mod_revision)
                         if self._stop.is_set():
                             return
             except KvError:
