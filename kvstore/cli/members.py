@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from kvstore.cli.options import client_command, output_option
-from kvstore.cli.output import write_json
+from kvstore.cli.options import client_command, output_option, table_option
+from kvstore.cli.output import write_json, write_table
 from kvstore.cli.replace import DEFAULT_WAIT_SECONDS, Replacement, start_words
 from kvstore.cli.upkeep import MemberIdType
 from kvstore.client import Client
@@ -21,7 +21,7 @@ def member() -> None:
 
 
 @member.command("list")
-@output_option
+@table_option
 @client_command
 def list_(client: Client, form: str) -> None:
     """Print id, state, name, peer URLs, client URLs and whether it is a learner."""
@@ -29,12 +29,23 @@ def list_(client: Client, form: str) -> None:
     if form == "json":
         write_json(response)
         return
-    for row in response.members:
-        state = "started" if row.name else "unstarted"
-        print(
-            f"{row.ID:x}, {state}, {row.name}, {','.join(row.peerURLs)}, "
-            f"{','.join(row.clientURLs)}, {str(row.isLearner).lower()}"
+    rows = [
+        (
+            f"{row.ID:x}",
+            "started" if row.name else "unstarted",
+            row.name,
+            ",".join(row.peerURLs),
+            ",".join(row.clientURLs),
+            str(row.isLearner).lower(),
         )
+        for row in response.members
+    ]
+    if form == "table":
+        heads = ("ID", "status", "name", "peer addrs", "client addrs", "is learner")
+        write_table(heads, rows)
+        return
+    for row in rows:
+        print(", ".join(row))
 
 
 def _peer_urls(text: str) -> list[str]:

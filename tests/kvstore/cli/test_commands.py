@@ -194,6 +194,7 @@ def test_member_list(fake, run):
     assert run("member", "list")[1] == (
         b"2a, started, n1, http://p:1, http://c:1,http://d:1, false\n2b, unstarted, , , , false\n"
     )
+    assert b"| 2b | unstarted | " in run("member", "list", "-w", "table")[1]
 
 
 def test_alarm_list_prints_one_a_line(fake, run):
