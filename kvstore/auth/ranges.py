@@ -45,7 +45,7 @@ class Coverage:
 
     def covers(self, key: bytes, range_end: bytes = b"") -> bool:
         """Whether every key of the range is in here. A range that ends before it begins holds no
-        key; it counts as covered where everything from its end to its beginning is.
+        key; as in etcd it counts as covered where the key is that it begins with.
         """
         place = bisect_right(self._lows, key) - 1
         if place < 0:
@@ -54,7 +54,7 @@ class Coverage:
         high = upper_bound(key, range_end)
         if high is None:
             return top is None
-        return self._lows[place] < high and (top is None or (key < top and high <= top))
+        return top is None or (key < top and high <= top)
 
     def covers_all(self, keys: Sequence[bytes]) -> bool:
         """Whether all these keys, sorted, are in here.

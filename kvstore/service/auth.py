@@ -195,8 +195,8 @@ class AuthCalls(Calls):
         """Add a user; what a client says in ``hashedPassword`` is dropped."""
         options = request.options
         if not request.name:
-            # Before a second of hashing is spent on it.
-            reply(ErrorKind.USER_EMPTY.error())
+            # Before hashing is spent on it; whoever may not add users is told that first.
+            self._admit(request, caller, reply, lambda _: reply(ErrorKind.USER_EMPTY.error()))
         elif options is not None and options.no_password:
             self._change_users(
                 Kind.USER_ADD, AuthUserAddRequest(request.name, "", options), caller, reply

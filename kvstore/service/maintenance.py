@@ -149,7 +149,7 @@ class MaintenanceCalls(Calls):
             value = yield from hash_state(self.machine.capture(), budget)
             return HashResponse(hash=value)
 
-        self._admit(request, caller, reply, lambda _: self._hash(work, reply))
+        self._admit(request, caller, reply, lambda who: self._hash(work, reply, who))
 
     def hash_kv(
         self,
@@ -167,9 +167,14 @@ class MaintenanceCalls(Calls):
             value = yield from hash_versions(store, revision, budget)
             return HashKVResponse(None, value, compacted, revision)
 
-        self._admit(request, caller, reply, lambda _: self._hash(work, reply))
+        self._admit(request, caller, reply, lambda who: self._hash(work, reply, who))
 
-    def _hash(self, work: "Callable[[Budget], Sliced[Any]]", reply: Callable[[Any], None]) -> None:
+    def _hash(
+        self,
+        work: "Callable[[Budget], Sliced[Any]]",
+        reply: Callable[[Any], None],
+        identity: "Identity",
+    ) -> None:
         if self._hashing >= HASHES_MAX:
             reply(ErrorKind.TOO_MANY_REQUESTS.error())
             return
@@ -180,7 +185,7 @@ class MaintenanceCalls(Calls):
             reply(result)
 
         budget = self.node.read_budget()
-        self._run(work(budget), budget, done)
+        self._run(work(budget), budget, done, identity)
 
     # --- backups ----------------------------------------------------------------------------------
 

@@ -19,10 +19,22 @@ FENCE_KEY: Final = b"\xff\xff~fence"
 
 
 class Revision(msgspec.Struct, frozen=True):
-    """A revision counted from where the server is when the call is made, or began to be tested."""
+    """A revision counted from where the server is when the call is made, or began to be tested.
+
+    Args:
+        offset: what to add.
+        from_start: count from the beginning of the sequence.
+        least: never less than this.
+    """
 
     offset: int
     from_start: bool = False
+    least: int = -(1 << 62)
+
+    def of(self, state: State) -> int:
+        """The revision in a server's numbers."""
+        anchor = state.base if self.from_start else state.revision
+        return max(anchor + self.offset, self.least)
 
 
 class ChosenLease(msgspec.Struct, frozen=True):
@@ -73,7 +85,7 @@ def resolve(tree: Any, state: State) -> Any:
     if isinstance(tree, bytes):
         return base64.b64encode(tree).decode()
     if isinstance(tree, Revision):
-        return str((state.base if tree.from_start else state.revision) + tree.offset)
+        return str(tree.of(state))
     if isinstance(tree, ChosenLease):
         # A sequence that was cut short may use a lease that it does not grant any more.
         known = state.leases

@@ -42,7 +42,7 @@ def sequence(seed: int, length: int = CALLS) -> list[Call]:
     calls: list[Call] = []
     if rng.random() < 0.4:
         table += _WATCHES
-    if rng.random() < 0.25 and generate_auth.TABLE:
+    if rng.random() < 0.25:
         material.auth = True
         calls += generate_auth.founding(material)
         table = [row for row in table if row[1] not in _TOO_OPEN_IN_3_4] + list(generate_auth.TABLE)

@@ -46,7 +46,7 @@ def _creation(material: Material) -> dict[str, Any]:
         body = material.range_of_keys(0.35)
     roll = material.rng.random()
     if roll < 0.15:
-        body["start_revision"] = Revision(-material.rng.randint(0, 6))
+        body["start_revision"] = Revision(-material.rng.randint(0, 6), least=1)
         # It then says when it has caught up.
         body["progress_notify"] = True
     elif roll < 0.25:

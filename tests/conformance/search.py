@@ -16,6 +16,9 @@ from tests.conformance.shrink import shortest
 FRESH_EVERY: Final = 100
 """Sequences a pair of servers lives through: some begin on a store that was never compacted."""
 
+FRESH_ATTEMPTS_MAX: Final = 60
+"""How often servers are started to cut one sequence down."""
+
 
 class Search:
     """Runs sequences on pairs of servers that it starts and ends.
@@ -67,11 +70,18 @@ class Search:
             found = self.try_(candidate)
             return found is not None and found.kind == failure.kind
 
+        def fails_on_fresh(candidate: Sequence[Call]) -> bool:
+            self._end_pair()
+            return fails(candidate)
+
         # Fresh servers first: what is printed can then be repeated by hand on such.
-        self._end_pair()
-        if not fails(calls):
+        if not fails_on_fresh(calls):
             return describe(calls, failure, ["(it does not happen again on fresh servers)"], seed)
-        least = shortest(calls, fails)
+        if fails(calls):
+            least = shortest(calls, fails)
+        else:
+            # Only a store that has never been anything else shows it.
+            least = shortest(calls, fails_on_fresh, FRESH_ATTEMPTS_MAX)
         self._end_pair()
         pair = self._begin_pair()
         transcript = Transcript()

@@ -11,16 +11,19 @@ ATTEMPTS_MAX: Final = 400
 """How often a sequence is tried again: a failure that comes and goes ends the search."""
 
 
-def shortest(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
+def shortest(
+    items: Sequence[T], fails: Callable[[Sequence[T]], bool], attempts_max: int = ATTEMPTS_MAX
+) -> list[T]:
     """Items of a failing sequence without which it would not fail (Zeller's ddmin, by halves).
 
     Args:
         items: a sequence that fails.
         fails: whether a shorter one does.
+        attempts_max: how often to ask.
 
     Returns:
         A failing sequence of which no single item can be left out, or the best one after
-        ``ATTEMPTS_MAX`` attempts.
+        ``attempts_max`` attempts.
     """
     kept = list(items)
     attempts = 0
@@ -29,7 +32,7 @@ def shortest(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T
         start = 0
         shrunk = False
         while start < len(kept):
-            if attempts == ATTEMPTS_MAX:
+            if attempts == attempts_max:
                 return kept
             candidate = kept[:start] + kept[start + size :]
             attempts += 1
