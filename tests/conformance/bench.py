@@ -326,9 +326,10 @@ def _from_the_past(call: Call, stream: Stream, server: Server) -> list[int]:
     past = []
     for creation, answer in zip(creations, answers, strict=False):
         start = creation.get("start_revision")
-        if isinstance(start, Revision) and not answer.get("canceled"):
-            if start.of(server.state) <= server.state.revision:
-                past.append(watcher_id(answer))
+        if not isinstance(start, Revision) or answer.get("canceled"):
+            continue
+        if start.of(server.state) <= server.state.revision:
+            past.append(watcher_id(answer))
     return past
 
 
