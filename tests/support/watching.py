@@ -87,7 +87,12 @@ class Roaming:
     async def _run(self) -> None:
         while not self._stopping:
             await asyncio.sleep(0.02)
-            up = [host for host in self._cluster.up if not host.node.failed.done()]
+            # One that only learns takes no watch.
+            up = [
+                host
+                for host in self._cluster.up
+                if not host.node.failed.done() and not host.node.is_learner
+            ]
             if up:
                 self.moves += 1
                 await self._watch_on(self._rng.choice(up))
