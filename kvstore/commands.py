@@ -90,11 +90,13 @@ class LeaseExpire(Record):
     """The leader of ``term`` found these leases run out.
 
     Refused at apply if the entry carries another term: a leader that was paused must not end a
-    lease that its successor has renewed.
+    lease that its successor has renewed. ``granted`` are the indexes of the grants, in the order of
+    ``ids``: a lease that was revoked and granted anew under its id meanwhile is another lease.
     """
 
     term: Uint64
     ids: list[Int64]
+    granted: list[Uint64] = msgspec.field(default_factory=list)
 
 
 class LeaseCheckpoint(Record):
@@ -102,12 +104,14 @@ class LeaseCheckpoint(Record):
 
     So that a new leader does not start them anew.
 
-    A remaining time of 0 clears the checkpoint (the lease was renewed).
+    A remaining time of 0 clears the checkpoint (the lease was renewed). ``granted`` is as in
+    ``LeaseExpire``.
     """
 
     term: Uint64
     ids: list[Int64]
     remaining_seconds: list[Int64]
+    granted: list[Uint64] = msgspec.field(default_factory=list)
 
 
 class PublishMember(Record):

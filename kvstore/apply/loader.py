@@ -144,7 +144,7 @@ class SnapshotLoader:
                 for record in msgspec.convert(row[1], list[KeyValue]):
                     self._take_version(record)
             case Tag.LEASES:
-                machine.lessor.import_(msgspec.convert(row[1], list[tuple[int, int, int]]))
+                machine.lessor.import_(msgspec.convert(row[1], list[tuple[int, int, int, int]]))
             case Tag.USERS:
                 for user in msgspec.convert(row[1], list[UserRow]):
                     machine.auth.restore_user(user)

@@ -5,6 +5,7 @@ So nothing here asks a clock, chance, a local limit or the order of a set; ``now
 local deadlines of leases, and a budget only says where long work pauses.
 """
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kvstore.apply.admin import administer
@@ -286,7 +287,7 @@ class StateMachine:
                 response: Record | None = CompactionResponse()
             case LeaseGrantRequest():
                 self._refuse_if_full()
-                lease = self.lessor.grant(LeaseId(body.ID), body.TTL, now)
+                lease = self.lessor.grant(LeaseId(body.ID), body.TTL, now, entry.index)
                 response = LeaseGrantResponse(None, lease.id, lease.ttl_seconds)
             case LeaseCheckpoint():
                 self._lease_checkpoint(body, entry.term)
@@ -373,11 +374,11 @@ class StateMachine:
         # A leader that was paused must not end what its successor has renewed meanwhile.
         if request.term != term:
             return None
-        for place, lease_id in enumerate(request.ids):
+        for place, (number, granted) in enumerate(zip_longest(request.ids, request.granted)):
             if place and self._budget.spent():
                 yield
-            if self.lessor.exists(LeaseId(lease_id)):
-                yield from self._end_lease(LeaseId(lease_id))
+            if self._is_lease(number, granted):
+                yield from self._end_lease(LeaseId(number))
         self._hash_command(command)
         return None
 
@@ -385,8 +386,19 @@ class StateMachine:
         # For the same reason: by now the lease may have been renewed, and this would shorten it.
         if request.term != term:
             return
-        for lease_id, remaining in zip(request.ids, request.remaining_seconds, strict=False):
-            self.lessor.checkpoint(LeaseId(lease_id), remaining)
+        rows = zip_longest(request.ids, request.remaining_seconds, request.granted)
+        for number, remaining, granted in rows:
+            if remaining is not None and self._is_lease(number, granted):
+                self.lessor.checkpoint(LeaseId(number), remaining)
+
+    def _is_lease(self, number: int | None, granted: int | None) -> bool:
+        """Whether this lease is there, and is the one that was meant.
+
+        Without this, what was decided about a lease could befall another one that was granted under
+        the same id while the command was on its way.
+        """
+        lease = None if number is None else self.lessor.get(LeaseId(number))
+        return lease is not None and granted in (None, lease.granted_index)
 
     # --- cluster
     # -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ cut anywhere into chunks; whoever stores or sends it adds checksums::
     ORIGIN, by member     [4, [member, incarnation, low_watermark, [sequence, ...]]]
     USERS, as added       [5, [[name, hashed_password, no_password, [role, ...]], ...]]
     ROLES, as added       [6, [[name, [[permType, key, range_end], ...]], ...]]
-    LEASES, as granted    [7, [[id, ttl, remaining], ...]]
+    LEASES, as granted    [7, [[id, ttl, remaining, granted_index], ...]]
     VERSIONS, as written  [8, [[key, create_revision, mod_revision, version, value, lease], ...]]
     END, once             [9, users, roles, leases, versions]: how many rows there were
 

@@ -146,12 +146,20 @@ class LeaseKeeper:
         ids = lessor.expired(now, EXPIRED_MAX)
         if ids:
             self.expired_total += len(ids)
-            self._propose(Kind.LEASE_EXPIRE, LeaseExpire(term, list(ids)), deadline)
+            ended = LeaseExpire(term, list(ids), self._grants(ids))
+            self._propose(Kind.LEASE_EXPIRE, ended, deadline)
         due = lessor.due_checkpoints(now, CHECKPOINTS_MAX)
         if due:
-            body = LeaseCheckpoint(term, [lease for lease, _ in due], [left for _, left in due])
+            leases = [lease for lease, _ in due]
+            left = [seconds for _, seconds in due]
+            body = LeaseCheckpoint(term, list(leases), left, self._grants(leases))
             # Sent again after a renewal it would be older than it looks.
             self._propose(Kind.LEASE_CHECKPOINT, body, deadline, once=True)
+
+    def _grants(self, leases: list[LeaseId]) -> list[int]:
+        """Which leases these ids mean now: the indexes of their grants."""
+        found = [self._lessor.get(lease) for lease in leases]
+        return [0 if lease is None else lease.granted_index for lease in found]
 
     def _propose(
         self,
@@ -335,7 +343,7 @@ class LeaseKeeper:
             else:
                 self._confirmed(reply, lambda: self._renew(lease, identity, reply, give_up))
 
-        body = LeaseCheckpoint(self._served_term, [lease], [0])
+        body = LeaseCheckpoint(self._served_term, [lease], [0], self._grants([lease]))
         self._proposals.submit(Kind.LEASE_CHECKPOINT, body, cleared, give_up, internal=True)
 
     def _on_time_to_live(self, body: bytes, reply: "CallReply") -> None:

@@ -172,6 +172,25 @@ def test_checkpoints_count_only_in_the_term_that_measured_them():
     assert rig.machine.lessor.remaining(LeaseId(1), 0.0) == 50
 
 
+def test_what_was_decided_about_a_lease_does_not_befall_the_next_of_its_id():
+    rig = Rig()
+    rig.run(LeaseGrantRequest(50, 1))
+    before = rig.machine.lessor.get(LeaseId(1))
+    assert before is not None
+    rig.run(LeaseRevokeRequest(1))
+    rig.run(LeaseGrantRequest(50, 1))
+    rig.run(PutRequest(b"k", lease=1))
+    rig.run(LeaseExpire(2, [1], [before.granted_index]), term=2)
+    rig.run(LeaseCheckpoint(2, [1], [20], [before.granted_index]), term=2)
+    after = rig.machine.lessor.get(LeaseId(1))
+    assert after is not None
+    assert after.remaining_seconds == 0
+    rig.run(LeaseCheckpoint(2, [1], [20], [after.granted_index]), term=2)
+    assert rig.machine.lessor.remaining(LeaseId(1), 0.0) == 20
+    rig.run(LeaseExpire(2, [1], [after.granted_index]), term=2)
+    assert not rig.machine.lessor.exists(LeaseId(1))
+
+
 def test_compaction_forgets():
     rig = Rig()
     rig.run(PUT)

@@ -38,7 +38,7 @@ MEMBER: list[object] = [1, [7, "n", ["http://a:1"], [], False], 77]
 REMOVED: list[object] = [2, 8, ["http://c:1"]]
 USERS: list[object] = [5, [["root", "$2b$", False, ["root"]], ["u", "", True, ["r"]]]]
 ROLES: list[object] = [6, [["r", [[2, b"a", b"b"]]], ["r", [[0, b"c", b""]]], ["s", []]]]
-LEASES: list[object] = [7, [[1, 60, 0]]]
+LEASES: list[object] = [7, [[1, 60, 0, 2]]]
 VERSIONS: list[object] = [8, [[b"a", 2, 2, 1, b"v", 0], [b"b", 4, 4, 1, b"", 1]]]
 END: list[object] = [9, 2, 3, 1, 2]
 WHOLE = [HEAD, MEMBER, REMOVED, USERS, ROLES, LEASES, VERSIONS, END]
@@ -95,7 +95,7 @@ def test_golden_bytes():
         "9204940901cd012a91cd012c"
         "92059294a4726f6f74a424326224c291a4726f6f7494a175a0c391a172"
         "92069192a172919302c40161c40162"
-        "92079193fd3c00"
+        "92079194fd3c0001"
         "92089296c40161020502c401320096c40161000600c40000"
         "950902010102"
     )
@@ -111,7 +111,7 @@ def test_golden_bytes():
         [4, [9, 1, 298, [300]]],
         [5, [["root", "$2b$", False, ["root"]], ["u", "", True, ["r"]]]],
         [6, [["r", [[2, b"a", b"b"]]]]],
-        [7, [[-3, 60, 0]]],
+        [7, [[-3, 60, 0, 1]]],
         [8, [[b"a", 2, 5, 2, b"2", 0], [b"a", 0, 6, 0, b"", 0]]],
         [9, 2, 1, 1, 2],
     ]
@@ -211,7 +211,7 @@ def test_what_holds_together_is_taken():
         ([PLAIN, USERS, ROLES, [9, 2, 2, 0, 0]], "3 roles"),
         ([PLAIN, USERS, ROLES, [9, 3, 3, 0, 0]], "2 users"),
         ([PLAIN, VERSIONS, [9, 0, 0, 0, 2]], "leases that it lacks"),
-        ([PLAIN, [7, [[1, 60, 0], [1, 60, 0]]], END], "impossible lease"),
+        ([PLAIN, [7, [[1, 60, 0, 2], [1, 60, 0, 2]]], END], "impossible lease"),
         ([HEAD, [9, 0, 0, 0, 0]], "nobody could log in"),
         ([[*PLAIN[:12], 0], [9, 0, 0, 0, 0]], "auth revision 0"),
         ([PLAIN, USERS, USERS, END], "user 'root' twice"),

@@ -133,15 +133,15 @@ def test_keys_stay_those_attached_where_few_become_many_and_few_again():
 
 def test_an_export_is_of_its_moment_and_comes_back_whole():
     lessor = Lessor(2)
-    for lease_id, ttl in ((TWO, 20), (ONE, 10), (LeaseId(-3), 30)):
-        lessor.grant(lease_id, ttl, 0.0)
+    for index, (lease_id, ttl) in enumerate(((TWO, 20), (ONE, 10), (LeaseId(-3), 30)), 5):
+        lessor.grant(lease_id, ttl, 0.0, index)
     lessor.checkpoint(TWO, 7)
     rows = lessor.export()
     lessor.revoke(ONE)
     lessor.checkpoint(TWO, 3)
     lessor.grant(THREE, 5, 0.0)
     exported = list(rows)
-    assert exported == [(2, 20, 7), (1, 10, 0), (-3, 30, 0)]
+    assert exported == [(2, 20, 7, 5), (1, 10, 0, 6), (-3, 30, 0, 7)]
     copy = Lessor(2)
     copy.import_(exported[:2])
     copy.import_(exported[2:])
@@ -149,7 +149,16 @@ def test_an_export_is_of_its_moment_and_comes_back_whole():
 
 
 @pytest.mark.parametrize(
-    "row", [(0, 5, 0), (1, 0, 0), (1, TTL_SECONDS_MAX + 1, 0), (1, 5, 6), (1, 5, -1), (9, 5, 0)]
+    "row",
+    [
+        (0, 5, 0, 1),
+        (1, 0, 0, 1),
+        (1, TTL_SECONDS_MAX + 1, 0, 1),
+        (1, 5, 6, 1),
+        (1, 5, -1, 1),
+        (9, 5, 0, 1),
+        (1, 5, 0, -1),
+    ],
 )
 def test_impossible_leases_are_not_imported(row):
     lessor = Lessor(2)
