@@ -134,6 +134,12 @@ _SAMPLES: Final[tuple[Sample, ...]] = (
         lambda node: node.reads.refused_total,
     ),
     (
+        "kvstore_passwords_refused_total",
+        "counter",
+        "Logins and new passwords refused because too many waited.",
+        lambda node: node.secret_work.refused_total,
+    ),
+    (
         "kvstore_peer_errors_total",
         "counter",
         "Messages of peers that broke the protocol.",

@@ -13,6 +13,7 @@ from kvstore.types import (
     AuthDisableRequest,
     AuthEnableRequest,
     AuthenticateRequest,
+    AuthRoleAddRequest,
     AuthRoleDeleteRequest,
     AuthRoleGetRequest,
     AuthRoleListRequest,
@@ -325,3 +326,28 @@ async def test_a_lease_is_renewed_and_shown_by_who_may_write_and_read_its_keys(
             assert await refusal(host, method, request, Caller()) == ErrorKind.USER_EMPTY.error()
         assert len((await host.call("lease_leases", LeaseLeasesRequest(), root)).leases) == 2
     await cluster[0].call("lease_revoke", LeaseRevokeRequest(mine), alice)
+
+
+@scenario(1, auth_token="jwt,sign-method=HS256,priv-key=hmac.key,ttl=60s")
+async def test_a_signed_token_holds_until_it_runs_out_or_users_change(cluster: Cluster) -> None:
+    root, alice = await prepared(cluster)
+    put = PutRequest(b"a")
+    for host in cluster.hosts:
+        await host.put(b"a", b"", caller=alice)
+    # Nothing is remembered about it, so a restart forgets nothing.
+    cluster[1].crash()
+    await cluster[1].start()
+    await cluster.wait(cluster[1].node.ready.is_set)
+    await cluster[1].put(b"a", b"", caller=alice)
+    await cluster[0].call("role_add", AuthRoleAddRequest("new"), root)
+    old = ErrorKind.AUTH_OLD_REVISION.error()
+    for host in cluster.hosts:
+        for caller in (alice, root):
+            assert await refusal(host, "put", put, caller) == old
+            assert await refusal(host, "range", RangeRequest(b"a"), caller) == old
+    # As in etcd, whoever administrates goes on with it.
+    await cluster[0].call("role_delete", AuthRoleDeleteRequest("new"), root)
+    alice = await log_in(cluster[2], "alice")
+    await cluster[0].put(b"a", b"", caller=alice)
+    await asyncio.sleep(61.0)
+    assert await refusal(cluster[0], "put", put, alice) == ErrorKind.INVALID_AUTH_TOKEN.error()
