@@ -142,6 +142,71 @@ def _first_error_of_a_txn(exchange: Exchange) -> None:
         exchange.etcd = new
 
 
+_NEEDS_A_USER: Final = (
+    "/maintenance/status",
+    "/maintenance/alarm",
+    "/cluster/member/list",
+    "/lease/timetolive",
+    "/kv/lease/timetolive",
+)
+_NEEDS_PERMISSION: Final = (
+    "/lease/timetolive",
+    "/kv/lease/timetolive",
+    "/lease/leases",
+    "/kv/lease/leases",
+    "/lease/keepalive",
+)
+_NOBODY: Final = ("etcdserver: user name is empty", "etcdserver: invalid auth token")
+
+
+def _message(answer: Answer) -> str:
+    """The words of an error; of the one that ends a stream too."""
+    body = answer.body[-1] if isinstance(answer.body, list) and answer.body else answer.body
+    error = body.get("error", "") if isinstance(body, dict) else ""
+    return str(error.get("message", "") if isinstance(error, dict) else error)
+
+
+def _nobody_is_refused(exchange: Exchange) -> None:
+    """3.4 answers these to whoever asks."""
+    if (
+        exchange.auth_on
+        and exchange.path in (*_NEEDS_A_USER, *_NEEDS_PERMISSION)
+        and exchange.etcd.status == 200
+        and _message(exchange.kvstore) in _NOBODY
+    ):
+        exchange.etcd = exchange.kvstore
+
+
+def _keys_of_leases_are_guarded(exchange: Exchange) -> None:
+    """3.4 shows and renews any lease to any user."""
+    if (
+        exchange.auth_on
+        and exchange.call.user != "root"
+        and exchange.path in _NEEDS_PERMISSION
+        and exchange.etcd.status == 200
+        and _message(exchange.kvstore) == "etcdserver: permission denied"
+    ):
+        exchange.etcd = exchange.kvstore
+
+
+_ADMIN_WORDS: Final = {
+    "auth: permission denied": "etcdserver: permission denied",
+    "auth: user name is empty": "etcdserver: user name is empty",
+    "auth: invalid auth token": "etcdserver: invalid auth token",
+}
+
+
+def _admin_errors(exchange: Exchange) -> None:
+    """3.4 forgets to translate the errors of these: code 2, with other words."""
+    old, new = exchange.etcd, exchange.kvstore
+    if (
+        exchange.path in ("/maintenance/defragment", "/maintenance/hash")
+        and old.status == 500
+        and _ADMIN_WORDS.get(_message(old)) == _message(new)
+    ):
+        exchange.etcd = new
+
+
 def _tombstone_at_compacted(exchange: Exchange) -> None:
     """A deletion exactly at the compacted revision is still seen by a watch from there."""
     for told in (exchange.etcd.body, exchange.kvstore.body):
@@ -165,6 +230,9 @@ TABLE: Final = (
     Row("an_unknown_path_is_answered_in_json", "another router since 3.6", _unknown_path),
     Row("keys_only_drops_the_lease", "3.7 reads it no more", _keys_only_drops_lease),
     Row("a_transaction_tells_its_first_error", "one pass in 3.7", _first_error_of_a_txn),
+    Row("nobody_is_told_nothing", "any valid user since 3.5 or 3.7", _nobody_is_refused),
+    Row("leases_are_as_secret_as_their_keys", "checked since 3.7", _keys_of_leases_are_guarded),
+    Row("admin_calls_answer_with_a_code", "translated since 3.5", _admin_errors),
     Row("a_deletion_at_the_compacted_revision_is_kept", "since 3.4.34", _tombstone_at_compacted),
 )
 """All differences that are known. Whatever else differs is a failure."""
@@ -186,6 +254,16 @@ LEFT_OUT: Final = (
     "health_gives_a_reason_and_version_the_storage",
     "urls_that_are_none_are_refused",
     "activating_no_alarm_does_nothing",
+    # Users and permissions
+    "a_bad_token_is_nothing_while_authentication_is_off",
+    "a_bearer_prefix_is_taken",
+    "compaction_and_alarms_are_for_root",
+    "granting_and_ending_leases_needs_a_user",
+    "nested_operations_are_looked_at",
+    "a_watch_to_the_end_needs_all_of_it",
+    "role_root_shows_everything",
+    "permissions_that_are_none_are_refused",
+    "long_passwords_are_refused",
 )
 """Differences of calls that no sequence makes, by the names of their tests."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tests.conformance.calls import KEEP_ALIVE, Call, ChosenLease, LeaderOf
+from tests.conformance.calls import KEEP_ALIVE, Call, LeaderOf
 from tests.conformance.material import UNKNOWN_LEASE, Material
 
 
@@ -27,22 +27,21 @@ def lease_revoke(material: Material) -> Call:
 
 def lease_keep_alive(material: Material) -> Call:
     requests = [{"ID": material.lease()} for _ in range(material.rng.randint(0, 3))]
-    return Call(KEEP_ALIVE, requests, user="root" if material.auth else "")
+    return Call(KEEP_ALIVE, requests, user=material.user())
 
 
 def lease_time_to_live(material: Material) -> Call:
     body = {"ID": material.lease()} | material.flags(0.7, "keys")
     path = material.rng.choice(("/lease/timetolive", "/kv/lease/timetolive"))
-    return Call(material.path(path), body, user="root" if material.auth else "")
+    return Call(material.path(path), body, user=material.user())
 
 
 def lease_leases(material: Material) -> Call:
     path = material.rng.choice(("/lease/leases", "/kv/lease/leases"))
-    return Call(material.path(path), user="root" if material.auth else "")
+    return Call(material.path(path), user=material.user())
 
 
 def maintenance(material: Material) -> Call:
-    user = "root" if material.auth else ""
     path, body = material.rng.choice(
         (
             ("/maintenance/status", {}),
@@ -54,6 +53,9 @@ def maintenance(material: Material) -> Call:
             ("/maintenance/transfer-leadership", {"targetID": "77"}),
         )
     )
+    changes = body.get("action") == 2 or path.endswith("/transfer-leadership")
+    # 3.4 lets anybody change things.
+    user = "root" if material.auth and changes else material.user()
     return Call(material.path(path), body, user=user)
 
 
@@ -61,7 +63,6 @@ _ALARMS: Final = ("NONE", "NOSPACE", "CORRUPT")
 
 
 def cluster(material: Material) -> Call:
-    user = "root" if material.auth else ""
     path, body = material.rng.choice(
         (
             ("/cluster/member/list", {}),
@@ -73,7 +74,7 @@ def cluster(material: Material) -> Call:
             ("/cluster/member/update", {"ID": "77", "peerURLs": ["http://127.0.0.1:1"]}),
         )
     )
-    return Call(material.path(path), body, user=user)
+    return Call(material.path(path), body, user=material.user())
 
 
 def concurrency(material: Material) -> Call:
@@ -156,8 +157,3 @@ def malformed(material: Material) -> Call:
         material.chosen_leases += 1
         return Call("/v3/lease/grant", {"ttl": "5", "ID": "0"})
     return Call("/v3" + path, raw=raw)
-
-
-def chosen(number: int) -> ChosenLease:
-    """The lease that the server chose as the ``number``-th."""
-    return ChosenLease(number)
