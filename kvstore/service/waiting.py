@@ -182,6 +182,10 @@ class Candidate:
             if not older:
                 break
             await self._await_change(older, header.revision + 1)
+        if self._lease_is_own:
+            # Nobody else knows the lease, so whoever left during the last step cannot give back
+            # what they would be told in vain.
+            self.presence.check()
         return Turn(header, entered, self._key, self._revision, self._lease)
 
     async def _enter(self) -> tuple[ResponseHeader, bool]:

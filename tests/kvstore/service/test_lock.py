@@ -113,6 +113,23 @@ async def test_a_lease_granted_for_a_caller_who_leaves_is_revoked(cluster: Clust
     assert len(await candidates(cluster[0], NAME)) == 1
 
 
+@scenario(*range(1, 7))
+async def test_a_caller_without_a_lease_who_leaves_holds_nothing_whenever_that_is(
+    cluster: Cluster,
+) -> None:
+    """The lock may be won in the moment in which its caller leaves: nobody could give it back."""
+    for step in range(24):
+        call = lock(cluster[step % 3], NAME)
+        await asyncio.sleep(step * 0.0007 + cluster.rng.uniform(0.0, 0.0007))
+        told = call.answered
+        call.call_off()
+        result = await call.result()
+        await settle(cluster)
+        if told:
+            await unlock(cluster[0], result.key)
+        assert await candidates(cluster[0], NAME) == []
+
+
 @scenario(1)
 async def test_a_caller_whose_time_is_up_is_told_and_the_key_is_gone(cluster: Cluster) -> None:
     await lock(cluster[0], NAME).won()
