@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from kvstore.apply import hash_state, hash_versions
+from kvstore.auth.identity import Identity
 from kvstore.commands import Downgrade, Kind
 from kvstore.config import QUOTA_DEFAULT_BYTES
 from kvstore.errors import ErrorKind, KvError
@@ -39,7 +40,6 @@ from raft.types import NO_NODE
 
 if TYPE_CHECKING:
     from kvstore.apply import Outcome
-    from kvstore.auth.identity import Identity
     from kvstore.budget import Budget, Sliced
 
 SNAPSHOT_CHUNK_BYTES: Final = 32 * 1024
@@ -74,7 +74,7 @@ class MaintenanceCalls(Calls):
     ) -> None:
         """List, raise or clear alarms. The list is linearizable."""
 
-        def admitted(identity: "Identity") -> None:
+        def admitted(identity: Identity) -> None:
             if request.action == AlarmAction.GET:
                 self._read(caller, reply, here)
             else:
@@ -173,7 +173,7 @@ class MaintenanceCalls(Calls):
         self,
         work: "Callable[[Budget], Sliced[Any]]",
         reply: Callable[[Any], None],
-        identity: "Identity",
+        identity: Identity,
     ) -> None:
         if self._hashing >= HASHES_MAX:
             reply(ErrorKind.TOO_MANY_REQUESTS.error())
@@ -185,7 +185,9 @@ class MaintenanceCalls(Calls):
             reply(result)
 
         budget = self.node.read_budget()
-        self._run(work(budget), budget, done, identity)
+        # Known by an older revision root is root all the same; a change from now on counts.
+        asking = Identity(identity.user, self.machine.auth.revision)
+        self._run(work(budget), budget, done, asking)
 
     # --- backups ----------------------------------------------------------------------------------
 
@@ -235,7 +237,7 @@ class MaintenanceCalls(Calls):
         def moved(error: KvError | None) -> None:
             reply(MoveLeaderResponse() if error is None else error)
 
-        def admitted(_: "Identity") -> None:
+        def admitted(_: Identity) -> None:
             own = caller.timeout_seconds
             limit = self._timeout_seconds
             self.node.transfer.move(
@@ -254,7 +256,7 @@ class MaintenanceCalls(Calls):
     ) -> None:
         """Ask for, prepare, or give up a downgrade of the cluster by one minor version."""
 
-        def admitted(identity: "Identity") -> None:
+        def admitted(identity: Identity) -> None:
             if request.action == DowngradeAction.CANCEL:
                 self._read(caller, reply, lambda: self._cancel_downgrade(identity, caller, reply))
             elif request.action not in (DowngradeAction.VALIDATE, DowngradeAction.ENABLE):
@@ -266,7 +268,7 @@ class MaintenanceCalls(Calls):
             else:
                 self._read(caller, reply, lambda: validated(identity, target))
 
-        def validated(identity: "Identity", target: tuple[int, int]) -> None:
+        def validated(identity: Identity, target: tuple[int, int]) -> None:
             refusal = self._why_no_downgrade(target)
             if refusal is not None:
                 reply(refusal.error())
@@ -286,7 +288,7 @@ class MaintenanceCalls(Calls):
 
     def _cancel_downgrade(
         self,
-        identity: "Identity",
+        identity: Identity,
         caller: Caller,
         reply: Callable[[DowngradeResponse | KvError], None],
     ) -> None:
@@ -299,7 +301,7 @@ class MaintenanceCalls(Calls):
     def _propose_downgrade(
         self,
         body: Downgrade,
-        identity: "Identity",
+        identity: Identity,
         caller: Caller,
         reply: Callable[[DowngradeResponse | KvError], None],
     ) -> None:

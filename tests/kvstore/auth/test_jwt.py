@@ -131,6 +131,11 @@ def test_the_method_is_never_the_tokens_to_choose() -> None:
         {"username": "alice"},
         {"username": "alice", "revision": "1"},
         {"username": "alice", "revision": True},
+        # What the members themselves propose carries -1, and passes every check.
+        {"username": "alice", "revision": -1},
+        {"username": "", "revision": -1},
+        {"username": "alice", "revision": -1.5},
+        {"username": "alice", "revision": 1e300},
         {"username": "alice", "revision": 1, "exp": "never"},
         {"username": "alice", "revision": 1, "exp": NOW - 1},
         {"username": "alice", "revision": 1, "nbf": NOW + 1},
@@ -139,6 +144,15 @@ def test_the_method_is_never_the_tokens_to_choose() -> None:
 def test_signed_claims_that_say_too_little_are_refused(claims: dict[str, Any]) -> None:
     found = tokens("jwt,sign-method=HS256,priv-key=priv", {"priv": SECRET})
     assert_invalid(found, pyjwt.encode(claims, SECRET, algorithm="HS256"))
+
+
+def test_a_signature_is_written_in_one_way_only() -> None:
+    found = tokens("jwt,sign-method=HS256,priv-key=priv", {"priv": SECRET})
+    token = found.sign("alice", 1)
+    header, claims, signature = token.split(".")
+    for other in (f"{signature}=", f"{signature[:5]}!{signature[5:]}", f" {signature}"):
+        assert_invalid(found, f"{header}.{claims}.{other}")
+    assert found.identify(token, 1) == Identity("alice", 1)
 
 
 @pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "....", "é.é.é", "VhgmAvJOCAQwJQxb.44"])
