@@ -46,6 +46,7 @@ from kvstore.types import (
     TxnRequest,
     Uint64,
 )
+from kvstore.types.base import masked
 
 FORMAT: Final = 1
 
@@ -172,6 +173,9 @@ class AuthToken(Record):
     name: str
     token: str
     auth_revision: Uint64
+
+    def __repr__(self) -> str:
+        return masked(self, "token")
 
 
 Body: TypeAlias = (

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from kvstore.types.base import masked
+
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """One caller.
@@ -14,6 +16,9 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     token: str | None = None
     timeout_seconds: float | None = None
     has_leader: bool = False
+
+    def __repr__(self) -> str:
+        return masked(self, "token")
 
 
 ANYBODY = Caller()

@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from kvstore.types.base import FrozenRecord, Record, ResponseHeader, Uint64
+from kvstore.types.base import FrozenRecord, Record, ResponseHeader, Uint64, masked
 
 
 class PermissionType(enum.IntEnum):
@@ -59,12 +59,18 @@ class AuthenticateRequest(Record):
     name: str = ""
     password: str = ""
 
+    def __repr__(self) -> str:
+        return masked(self, "password")
+
 
 class AuthenticateResponse(Record):
     """The token to send with other calls."""
 
     header: ResponseHeader | None = None
     token: str = ""
+
+    def __repr__(self) -> str:
+        return masked(self, "token")
 
 
 class AuthUserAddRequest(Record):
@@ -74,6 +80,9 @@ class AuthUserAddRequest(Record):
     password: str = ""
     options: UserAddOptions | None = None
     hashedPassword: str = ""
+
+    def __repr__(self) -> str:
+        return masked(self, "password", "hashedPassword")
 
 
 class AuthUserGetRequest(Record):
@@ -112,6 +121,9 @@ class AuthUserChangePasswordRequest(Record):
     name: str = ""
     password: str = ""
     hashedPassword: str = ""
+
+    def __repr__(self) -> str:
+        return masked(self, "password", "hashedPassword")
 
 
 class AuthUserGrantRoleRequest(Record):

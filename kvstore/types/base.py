@@ -23,6 +23,18 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     """
 
 
+def masked(record: msgspec.Struct, *secrets: str) -> str:
+    """What a record looks like, without the fields that nobody may see.
+
+    Logs, tracebacks and the words of an error show records by their ``repr``.
+    """
+    shown: list[str] = []
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        shown.append(f"{name}=***" if value and name in secrets else f"{name}={value!r}")
+    return f"{type(record).__name__}({', '.join(shown)})"
+
+
 class FrozenRecord(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """Base of what is shared by many holders, and so never changed."""
 

@@ -5,10 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.auth.store import AuthStore, token_refusal
+from kvstore.commands import AuthToken
 from kvstore.errors import ErrorKind, KvError
+from kvstore.service.caller import Caller
 from kvstore.types import (
     AuthDisableRequest,
     AuthEnableRequest,
+    AuthenticateRequest,
+    AuthenticateResponse,
     AuthRoleAddRequest,
     AuthRoleDeleteRequest,
     AuthRoleGrantPermissionRequest,
@@ -285,3 +289,19 @@ def test_a_token_is_refused_where_what_the_password_proved_may_hold_no_more():
 def test_what_a_user_looks_like_shows_no_hash():
     auth = store(AuthUserAddRequest("u", hashedPassword="$2b$secret"))
     assert "secret" not in repr(auth.user("u"))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        AuthenticateRequest("alice", "sesame"),
+        AuthenticateResponse(None, "sesame"),
+        AuthUserAddRequest("alice", "sesame", None, "sesame"),
+        AuthUserChangePasswordRequest("alice", "sesame", "sesame"),
+        AuthToken("alice", "sesame", 1),
+        Caller("sesame", 1.0),
+    ],
+)
+def test_what_a_record_looks_like_shows_nothing_secret(record):
+    assert "sesame" not in repr(record)
+    assert "***" in repr(record)
