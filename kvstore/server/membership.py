@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvstore.apply.roster import Roster
+from kvstore.auth.identity import NOBODY, Identity
 from kvstore.commands import Kind, MembershipAction, MembershipChange
 from kvstore.errors import ErrorKind, KvError, RemovedError
 from kvstore.server.admission import Admission, Ask
@@ -63,10 +64,11 @@ class Changed(msgspec.Struct, frozen=True):
 class _Waiting:
     """A change that was asked for here, from the first question to its end."""
 
-    __slots__ = ("ask", "change", "deadline", "members", "reply")
+    __slots__ = ("ask", "change", "deadline", "identity", "members", "reply")
 
-    def __init__(self, ask: Ask, reply: ChangeReply, deadline: float) -> None:
+    def __init__(self, ask: Ask, reply: ChangeReply, deadline: float, identity: Identity) -> None:
         self.ask = ask
+        self.identity = identity
         self.reply = reply
         self.deadline = deadline
         self.change: MembershipChange | None = None
@@ -210,7 +212,9 @@ class MembershipKeeper:
 
     # --- changes, on the member that was asked ----------------------------------------------------
 
-    def change(self, ask: Ask, reply: ChangeReply, deadline: float) -> None:
+    def change(
+        self, ask: Ask, reply: ChangeReply, deadline: float, identity: Identity = NOBODY
+    ) -> None:
         """Change the roster, and see the change through.
 
         Args:
@@ -220,12 +224,13 @@ class MembershipKeeper:
                 started before anything can be committed. Else an error, of unknown outcome if the
                 change may yet happen.
             deadline: When to give up, on the loop's clock, in seconds.
+            identity: Who asks; whether they may is asked again when the change is applied.
         """
         if len(self._changes) >= CHANGES_MAX:
             reply(ErrorKind.TOO_MANY_REQUESTS.error())
             return
         self._asked = number = self._asked + 1
-        self._changes[number] = _Waiting(ask, reply, deadline)
+        self._changes[number] = _Waiting(ask, reply, deadline, identity)
         self._attempt(number)
 
     def _attempt(self, number: int) -> None:
@@ -245,7 +250,7 @@ class MembershipKeeper:
                     change,
                     lambda outcome: self._decided(number, waiting, outcome),
                     waiting.deadline,
-                    internal=True,
+                    identity=waiting.identity,
                 )
             elif result in _NOT_NOW:
                 self._again(number)

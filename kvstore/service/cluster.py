@@ -133,8 +133,8 @@ class ClusterCalls(Calls):
             else:
                 done(result)
 
-        def admitted(_: Identity) -> None:
+        def admitted(identity: Identity) -> None:
             if not self._refused(caller, reply):
-                self.node.membership.change(ask, changed, self._deadline(caller))
+                self.node.membership.change(ask, changed, self._deadline(caller), identity)
 
         self._admit(request, caller, reply, admitted)

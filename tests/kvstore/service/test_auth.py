@@ -22,6 +22,7 @@ from kvstore.types import (
     AuthUserChangePasswordRequest,
     AuthUserDeleteRequest,
     AuthUserGetRequest,
+    AuthUserGrantRoleRequest,
     AuthUserListRequest,
     AuthUserRevokeRoleRequest,
     LeaseGrantRequest,
@@ -29,6 +30,8 @@ from kvstore.types import (
     LeaseLeasesRequest,
     LeaseRevokeRequest,
     LeaseTimeToLiveRequest,
+    MemberAddRequest,
+    MemberListRequest,
     PutRequest,
     RangeRequest,
     UserAddOptions,
@@ -246,6 +249,25 @@ async def test_a_right_that_is_taken_while_a_proposal_is_under_way_counts_no_mor
         assert refused.value == ErrorKind.PERMISSION_DENIED.error()
     assert not (await leader.call("range", RangeRequest(b"a"), root)).kvs
     await cluster.wait_equal()
+
+
+@scenario(1, 2)
+async def test_whoever_is_root_no_more_changes_no_members_either(cluster: Cluster) -> None:
+    await add_user(cluster[0], "ops")
+    await cluster[0].call("user_grant_role", AuthUserGrantRoleRequest("ops", "root"))
+    root = await enable(cluster[0])
+    ops = await log_in(cluster[0], "ops")
+    leader = await cluster.wait_leader()
+    await cluster.wait_equal()
+    # Both are in the leader's log before either is applied.
+    revoked = leader.begin("user_revoke_role", AuthUserRevokeRoleRequest("ops", "root"), root)
+    late = leader.begin("member_add", MemberAddRequest(["http://m9:2380"], isLearner=True), ops)
+    await revoked
+    with pytest.raises(KvError) as refused:
+        await late
+    assert refused.value == ErrorKind.PERMISSION_DENIED.error()
+    listed = await leader.call("member_list", MemberListRequest(), root)
+    assert len(listed.members) == len(cluster.hosts)
 
 
 @scenario(1)
