@@ -141,6 +141,7 @@ class Streams:
         ready = asyncio.Event()
         feed = self._service.open_watch(caller, ready.set)
         reader = asyncio.create_task(self._read_watch_requests(exchange, feed, ready))
+        reader.add_done_callback(lambda _: ready.set())
         try:
             budget = self._new_budget()
             while True:
@@ -151,6 +152,8 @@ class Streams:
                     await self._send(exchange, responses)
                     # A client that reads as fast as we write must not keep the loop to itself.
                     await asyncio.sleep(0)
+                elif reader.done() and (refusal := reader.result()) is not None:
+                    raise refusal
                 else:
                     await ready.wait()
         finally:
@@ -184,13 +187,18 @@ class Streams:
 
     async def _read_watch_requests(
         self, exchange: Exchange, feed: WatchFeed, ready: asyncio.Event
-    ) -> None:
+    ) -> KvError | None:
+        """Hand requests over until there are no more, or one is refused: that ends the stream."""
         requests = self._requests(WatchRequest, exchange)
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(requests):
                 async for request in requests:
-                    feed.request(request)
+                    try:
+                        feed.request(request)
+                    except KvError as refusal:
+                        return refusal
                     ready.set()
+        return None
 
     async def _requests(self, message: type[R], exchange: Exchange) -> AsyncGenerator[R, None]:
         """The requests in a body, until it ends or is not a sequence of requests any more."""

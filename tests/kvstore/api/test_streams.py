@@ -110,6 +110,22 @@ async def test_a_bad_object_stops_the_reading_and_not_the_watch():
     await close(task)
 
 
+async def test_a_request_that_is_refused_ends_the_stream_after_what_was_said():
+    service = FakeService()
+    exchange, task, watch = await open_watch(service, b'{"create_request":{}}', ends=False)
+
+    def refuse(request):
+        raise ErrorKind.TOO_MANY_REQUESTS.error()
+
+    watch.request = refuse
+    watch.event(b"a", b"1", 5)
+    exchange.pieces.put_nowait(b'{"cancel_request":{}}{"cancel_request":{}}')
+    with pytest.raises(KvError, match="too many requests"):
+        await asyncio.wait_for(task, 1.0)
+    assert len(exchange.results()) == 2
+    assert watch.closed
+
+
 async def test_a_body_that_breaks_off_leaves_the_watch_to_the_connection():
     service = FakeService()
     exchange = FakeExchange(b'{"create_request":{}}', ends=False)
