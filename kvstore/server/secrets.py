@@ -72,9 +72,11 @@ class SecretWork:
         def job() -> bool:
             if hashed:
                 return check_password(password, hashed)
-            if not self._decoy:
+            if self._decoy:
+                check_password(password, self._decoy)
+            else:
+                # Takes as long as a check: doing both would make the first one tell.
                 self._decoy = hash_password("", salt, self._cost)
-            check_password(password, self._decoy)
             return False
 
         self.run(job, reply)
