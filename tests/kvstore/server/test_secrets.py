@@ -3,7 +3,6 @@
 import random
 
 import bcrypt
-import pytest
 
 from kvstore.auth.passwords import SALT_BYTES, hash_password
 from kvstore.server.secrets import SecretWork
@@ -16,7 +15,7 @@ class LaneAtOnce:
         done(job())
 
 
-def test_a_wrong_login_costs_as_much_for_nobody_as_for_somebody(monkeypatch: pytest.MonkeyPatch):
+def test_a_wrong_login_costs_as_much_for_nobody_as_for_somebody(monkeypatch):
     rounds = []
     for name in ("hashpw", "checkpw"):
         real = getattr(bcrypt, name)
