@@ -26,10 +26,11 @@ def save(client: Client, file: Path) -> None:
     """Fetch a member's whole state into FILE.
 
     FILE appears once all of it has come, has been compared with its SHA-256, and is on the disk.
+    Only you can read it: it holds every key, and what is kept of every password.
     """
     part = file.with_name(f"{file.name}.part")
     try:
-        with part.open("wb") as sink:
+        with open(part, "wb", opener=_open_private) as sink:
             saved = client.save_snapshot(sink.write, progress=_Progress())
             sink.flush()
             os.fsync(sink.fileno())
@@ -60,6 +61,13 @@ class _Progress:
         self._shown = percent
         end = "" if remaining_bytes else "\n"
         print(f"\r{percent:3d} % of {size_text(total_bytes)}", end=end, file=sys.stderr, flush=True)
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file that nobody else can read, whatever the umask, and whoever left it there."""
+    opened = os.open(path, flags, 0o600)
+    os.fchmod(opened, 0o600)
+    return opened
 
 
 def _sync_directory(directory: Path) -> None:

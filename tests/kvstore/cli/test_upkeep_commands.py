@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 
 import pytest
 
@@ -192,6 +193,16 @@ def test_a_snapshot_is_saved(fake, run, tmp_path, monkeypatch):
     assert err == "1.5 kB, SHA-256 abc\nServer version 3.7.0\n"
     assert file.read_bytes() == b"1234"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_snapshot_can_be_read_by_nobody_else(fake, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(fake, "save_snapshot", given(b"12", b"34"), raising=False)
+    file = tmp_path / "backup"
+    left = tmp_path / "backup.part"
+    left.write_bytes(b"of another try")
+    left.chmod(0o666)
+    assert run("snapshot", "save", str(file))[0] == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_snapshot_that_fails_leaves_the_file_of_before(fake, run, tmp_path, monkeypatch):
