@@ -351,6 +351,9 @@ def _says_no(code: Code, message: str) -> bool:
 
 def is_stale_token(error: KvError) -> bool:
     """Whether the same call may succeed with a new token."""
+    if error.code == Code.UNKNOWN:
+        # That is all that locks and elections say of any error, besides its words.
+        return _KINDS_BY_MESSAGE.get(error.message) in STALE_TOKEN
     return _KINDS.get((error.code, error.message)) in STALE_TOKEN
 
 

@@ -68,6 +68,15 @@ def test_a_token_that_is_stale_is_renewed_once_and_the_write_sent_again(
     assert sent(script) == [(LOGIN, None), (PUT, "t1"), (LOGIN, None), (PUT, "t2")]
 
 
+def test_a_lock_renews_its_token_though_its_errors_have_no_code(client, script, http_answer):
+    message = ErrorKind.INVALID_AUTH_TOKEN.message
+    script.on(A, http_answer(token("t1")), http_answer(token("t2")))
+    script.on(A, http_answer(f'{{"error":"{message}","code":2,"message":"{message}"}}', 500))
+    script.on(A, http_answer('{"header":{"revision":"7"},"key":"bC81"}'))
+    assert client.lock(b"l", 5).key == b"l/5"
+    assert [found for _, found in sent(script)] == [None, "t1", None, "t2"]
+
+
 def test_a_new_token_that_is_refused_too_is_the_end(client, script, http_answer):
     refused = http_answer(error_body(ErrorKind.INVALID_AUTH_TOKEN), 401)
     script.on(A, http_answer(token("t1")), refused, http_answer(token("t2")), refused)
