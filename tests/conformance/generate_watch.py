@@ -27,7 +27,8 @@ def watch(material: Material) -> Call:
         if requests and _size([*requests, creation]) > SIZE_MAX:
             break
         requests.append(creation)
-        if material.chance(0.1):
+        # Whether a watcher of the past has caught up before it is cancelled, is a race.
+        if material.chance(0.1) and not _reads_history(requests):
             watcher = material.rng.choice((0, 1, 2, 5, -3, 77))
             requests.append({"cancel_request": {"watch_id": watcher}})
         if material.chance(0.05):
@@ -38,6 +39,10 @@ def watch(material: Material) -> Call:
         else None
     )
     return Call(WATCH, requests, user="root" if material.auth else "", raw=raw)
+
+
+def _reads_history(requests: list[Any]) -> bool:
+    return any("progress_notify" in item.get("create_request", {}) for item in requests)
 
 
 def _creation(material: Material) -> dict[str, Any]:
