@@ -132,9 +132,11 @@ class KvCalls(Calls):
         except KvError as error:
             reply(error)
             return
-        if txn_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
+        read_only = is_read_only(request)
+        # What only reads is not replicated: the face's limit is enough for it.
+        if not read_only and txn_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
             reply(ErrorKind.REQUEST_TOO_LARGE.error())
-        elif is_read_only(request) and not _all_serializable(request):
+        elif read_only and not _all_serializable(request):
             self._read(caller, reply, lambda: self._txn_here(request, caller, reply))
         elif self.machine.auth.enabled:
             self._admit(

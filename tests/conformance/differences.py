@@ -200,7 +200,7 @@ def _admin_errors(exchange: Exchange) -> None:
     """3.4 forgets to translate the errors of these: code 2, with other words."""
     old, new = exchange.etcd, exchange.kvstore
     if (
-        exchange.path in ("/maintenance/defragment", "/maintenance/hash")
+        exchange.path in ("/maintenance/defragment", "/maintenance/hash", "/maintenance/alarm")
         and old.status == 500
         and _ADMIN_WORDS.get(_message(old)) == _message(new)
     ):

@@ -25,6 +25,8 @@ from kvstore.types import (
     AuthUserGrantRoleRequest,
     AuthUserListRequest,
     AuthUserRevokeRoleRequest,
+    HashKVRequest,
+    HashRequest,
     LeaseGrantRequest,
     LeaseKeepAliveRequest,
     LeaseLeasesRequest,
@@ -52,6 +54,18 @@ async def prepared(cluster: Cluster) -> tuple[Caller, Caller]:
     await add_user(cluster[0], "alice", (READWRITE, b"a", b"b"))
     root = await enable(cluster[0])
     return root, await log_in(cluster[0], "alice")
+
+
+@scenario(1)
+async def test_root_gets_hashes_and_nobody_adds_users_without_a_name(cluster: Cluster) -> None:
+    root, alice = await prepared(cluster)
+    denied = ErrorKind.PERMISSION_DENIED.error()
+    for method, request in (("hash", HashRequest()), ("hash_kv", HashKVRequest())):
+        assert (await cluster[0].call(method, request, root)).hash
+        assert await refusal(cluster[0], method, request, alice) == denied
+    nameless = AuthUserAddRequest("", "password")
+    assert await refusal(cluster[0], "user_add", nameless, alice) == denied
+    assert await refusal(cluster[0], "user_add", nameless, root) == ErrorKind.USER_EMPTY.error()
 
 
 @scenario(1, 2)

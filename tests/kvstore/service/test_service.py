@@ -84,6 +84,19 @@ def test_what_is_refused_is_refused_with_etcds_words_and_changes_nothing() -> No
     run_scenario(work, 1, size=1)
 
 
+def test_a_transaction_that_only_reads_may_be_longer_than_a_write() -> None:
+    async def work(cluster: Cluster) -> None:
+        limit = cluster[0].node.limits.max_request_bytes
+        compare = Compare(target=CompareTarget.VALUE, key=b"k", value=bytes(limit))
+        response = await cluster[0].call("txn", TxnRequest([compare], [get(b"k")]))
+        assert not response.succeeded
+        with pytest.raises(KvError) as refusal:
+            await cluster[0].call("txn", TxnRequest([compare], [put(b"k")]))
+        assert refusal.value == ErrorKind.REQUEST_TOO_LARGE.error()
+
+    run_scenario(work, 1, size=1)
+
+
 @scenario(1)
 async def test_every_answer_carries_the_answering_members_header(cluster: Cluster) -> None:
     follower = (await cluster.followers())[0]
