@@ -407,13 +407,24 @@ class HttpNetwork:
         Raises:
             NetworkError: It did not arrive whole, or was refused.
         """
-        urls = self._peers.get(member)
-        if not urls:
-            raise NetworkError("no longer a member")
         await send_snapshot(
-            lambda headers: self._dial(
-                member, urls[0], "/raft/snapshot", SNAPSHOT_PROTOCOL, headers
-            ),
+            lambda headers: self._dial_for_snapshot(member, headers),
             offer,
             read,
         )
+
+    async def _dial_for_snapshot(self, member: int, headers: tuple[str, ...]) -> Handshake:
+        """Connect where the member can be reached: of several URLs not all need lead there.
+
+        Raises:
+            NetworkError: None does, or it refuses.
+        """
+        problems: list[str] = []
+        for url in self._peers.get(member, ()):
+            try:
+                return await self._dial(member, url, "/raft/snapshot", SNAPSHOT_PROTOCOL, headers)
+            except _LinkRefusedError:
+                raise
+            except NetworkError as error:
+                problems.append(str(error))
+        raise NetworkError("; ".join(dict.fromkeys(problems)) or "no longer a member")

@@ -16,6 +16,7 @@ from tests.support.http_member import (
     on_tcp,
     pair,
     read,
+    url,
 )
 from tests.support.memory_tcp import TcpLoop
 from tests.support.virtual_loop import run_virtual
@@ -48,6 +49,18 @@ async def test_a_snapshot_goes_on_where_an_earlier_attempt_stopped(loop: TcpLoop
     await one.network.send_snapshot(2, OFFER, read_and_note)
     assert offsets[0] == 600_000
     assert bytes(sink.data) == CONTENT
+
+
+@on_tcp
+async def test_a_snapshot_goes_to_whichever_url_leads_to_the_member(loop: TcpLoop) -> None:
+    one, other = await pair(loop)
+    other.sink = sink = Sink()
+    one.network.set_peers({2: ("http://nowhere:2380", url(2))})
+    await one.network.send_snapshot(2, OFFER, read)
+    assert bytes(sink.data) == CONTENT
+    one.network.set_peers({2: ("http://nowhere:2380", "http://nobody:2380")})
+    with pytest.raises(NetworkError, match="refused"):
+        await one.network.send_snapshot(2, OFFER, read)
 
 
 @on_tcp
