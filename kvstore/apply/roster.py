@@ -33,6 +33,11 @@ class Roster:
         """All members, sorted by id."""
         return [self.members[key] for key in sorted(self.members)]
 
+    def urls_of(self, member_id: MemberId) -> tuple[str, ...]:
+        """Where a member listens to its peers, or did until it was removed."""
+        member = self.members.get(member_id)
+        return self.removed.get(member_id, ()) if member is None else member.peerURLs
+
     def change(self, change: MembershipChange, index: int) -> None:
         """Add, remove, move or promote a member by the entry at ``index``.
 

@@ -132,13 +132,19 @@ class MembershipKeeper:
         self._linked_by = (roster.version, configuration)
         own = roster.members.get(MemberId(node.member_id))
         node.is_learner = own is not None and own.isLearner
-        peers = {int(key): member.peerURLs for key, member in roster.members.items()}
-        for voter in configuration.members():
-            # Whoever was removed is needed until the configuration has dropped it.
-            if voter not in peers:
-                peers[voter] = roster.removed.get(MemberId(voter), ())
+        # Whoever was removed is needed until the configuration has dropped it.
+        peers = {int(voter): MemberId(voter) for voter in configuration.members()}
+        peers |= {int(key): key for key in roster.members}
         peers.pop(node.member_id, None)
-        node.network.set_peers(peers)
+        # One that took a lost member's place has its URLs, and may not have heard yet that the
+        # other is gone: there it would find nobody but itself.
+        here = own.peerURLs if own is not None else node.config.initial_advertise_peer_urls
+        node.network.set_peers(
+            {
+                key: tuple([url for url in roster.urls_of(member) if url not in here])
+                for key, member in peers.items()
+            }
+        )
 
     def _knows_all(self) -> bool:
         """Whether this leader has applied all that its predecessors committed.

@@ -25,6 +25,7 @@ from kvstore.types import (
 from raft.node import RaftNode
 from raft.types import Configuration, NodeId
 from tests.support.cluster import Cluster, Host
+from tests.support.memory_network import MemoryNetwork
 from tests.support.operator import HEALTHY_SECONDS, Operator
 from tests.support.scenario import scenario
 from tests.support.writer import check_kept, writers
@@ -202,6 +203,39 @@ async def test_a_member_that_lost_its_data_is_replaced_under_its_old_urls(cluste
     await operator.promote(lost)
     assert lost.member_id != old_id
     await cluster.wait_equal()
+
+
+@scenario(1)
+async def test_who_takes_a_lost_founders_place_does_not_look_for_it_at_its_own_urls(
+    cluster: Cluster,
+) -> None:
+    """It begins with the founders, among them the one whose URLs it has."""
+    await asyncio.sleep(HEALTHY_SECONDS)
+    lost = (await cluster.followers())[0]
+    old_id, urls = lost.member_id, lost.config.initial_advertise_peer_urls
+    lost.crash()
+    lost.disk = MemoryDisk()
+    lost.config = msgspec.structs.replace(lost.config, initial_cluster_state="existing")
+    leader = await cluster.wait_leader()
+    await cluster.wait(lambda: not leader.node.network.is_up(old_id))
+    await leader.call("member_remove", MemberRemoveRequest(old_id))
+    await add(leader, lost, learner=True)
+    told: list[tuple[int, dict[int, tuple[str, ...]]]] = []
+    set_peers = MemoryNetwork.set_peers
+
+    def spy(network: MemoryNetwork, peers: dict[int, tuple[str, ...]]) -> None:
+        told.append((network.member_id, peers))
+        set_peers(network, peers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryNetwork, "set_peers", spy)
+        await lost.join()
+        await cluster.wait(lost.node.ready.is_set)
+    looked_for = [peers for member, peers in told if member == lost.member_id]
+    begin = looked_for[0]
+    assert begin[old_id] == ()
+    assert begin[leader.member_id] == leader.config.initial_advertise_peer_urls
+    assert not any(url in own for peers in looked_for for own in peers.values() for url in urls)
 
 
 @scenario(1, strict_reconfig_check=False)
