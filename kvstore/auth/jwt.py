@@ -150,7 +150,8 @@ class JwtTokens:
             header = _decode(_from_base64(parts[0]))
             claims = _decode(_from_base64(parts[1]))
             signature = _from_base64(parts[2])
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            # The last is what a nest says that is too deep.
             raise invalid.error() from error
         # The method is ours to choose. Were it the token's, whoever has the public key could sign
         # with it as if it were a shared secret (RFC 8725 §3.1).

@@ -160,6 +160,14 @@ def test_what_is_no_token_is_refused(token: str) -> None:
     assert_invalid(tokens("jwt,sign-method=HS256,priv-key=priv", {"priv": SECRET}), token)
 
 
+def test_a_nest_too_deep_to_be_read_is_no_token() -> None:
+    found = tokens("jwt,sign-method=HS256,priv-key=priv", {"priv": SECRET})
+    header, claims, signature = found.sign("alice", 1).split(".")
+    deep = urlsafe_b64encode(b'{"a":' + b"[" * 5000).rstrip(b"=").decode()
+    assert_invalid(found, f"{deep}.{claims}.{signature}")
+    assert_invalid(found, f"{header}.{deep}.{signature}")
+
+
 def test_simple_is_a_setting_and_so_is_every_option_of_jwt() -> None:
     assert parse("simple") is None
     assert parse("jwt,sign-method=PS384,pub-key=a,priv-key=b,ttl=90s") == JwtSetting(
