@@ -113,7 +113,8 @@ class Ear:
             if response.canceled:
                 if response.compact_revision:
                     return None
-                raise KvError(Code.UNKNOWN, response.cancel_reason)
+                # Without what gRPC wraps around it: the words alone are those of the error.
+                raise KvError(Code.UNKNOWN, response.cancel_reason.rpartition(" desc = ")[2])
             if response.events:
                 return response
 

@@ -3,16 +3,18 @@
 import pytest
 
 from kvstore.budget import CountedBudget
-from kvstore.errors import ErrorKind, KvError
+from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.service.caller import Caller
 from kvstore.types import (
     AuthUserRevokeRoleRequest,
+    RangeRequest,
     WatchCancelRequest,
     WatchCreateRequest,
     WatchRequest,
     WatchResponse,
 )
 from tests.kvstore.service.keyring import READ, READWRITE, add_user, enable, log_in
+from tests.kvstore.service.waiting import Observing, lock, settle
 from tests.support.cluster import Cluster, Host
 from tests.support.scenario import scenario
 
@@ -143,3 +145,27 @@ async def test_a_stream_that_wants_a_leader_ends_without_one_and_others_wait(
     assert ended.value == ErrorKind.NO_LEADER.error()
     assert patient.take() == []
     cluster.wire.heal()
+
+
+@scenario(1)
+async def test_who_loses_the_right_waits_for_no_lock_any_more_and_leaves_nothing_behind(
+    cluster: Cluster,
+) -> None:
+    await add_user(cluster[0], "alice", (READWRITE, b"lock/", b"lock0"))
+    root = await enable(cluster[0])
+    alice = await log_in(cluster[0], "alice")
+    held = await lock(cluster[1], b"lock", 0, root).won()
+    waits = [lock(host, b"lock", 0, alice) for host in cluster.hosts]
+    observing = Observing(cluster[2], b"lock", alice)
+    await cluster.wait(lambda: len(cluster[0].machine.lessor) == 1 + len(waits))
+    await settle(cluster)
+    revoke = AuthUserRevokeRoleRequest("alice", "alice")
+    await cluster[0].call("user_revoke_role", revoke, root)
+    denied = (Code.UNKNOWN, ErrorKind.PERMISSION_DENIED.message)
+    assert [await wait.error() for wait in waits] == [denied] * len(waits)
+    await settle(cluster)
+    assert observing.error == KvError(*denied)
+    read = await cluster[0].call("range", RangeRequest(b"lock/", b"lock0"), root)
+    assert [kv.key for kv in read.kvs] == [held.key]
+    assert len(cluster[0].machine.lessor) == 1
+    assert all(len(host.service.waiting) == 0 for host in cluster.hosts)
