@@ -3,6 +3,7 @@
 from raft.core import Core
 from raft.follower import ask_again, become_follower, heard_from_leader, set_leader
 from raft.leader import become_leader
+from raft.membership import votes_in
 from raft.messages import RequestVote, RequestVoteReply, TimeoutNow
 from raft.quorum import VoteResult, vote_result
 from raft.types import NO_NODE, Role, Term
@@ -22,8 +23,15 @@ def tick(core: Core) -> None:
 
 
 def may_campaign(core: Core) -> bool:
-    """Only voters campaign, and none whose state machine is about to be replaced."""
-    return core.membership.promotable and core.pending_snapshot is None
+    """Only voters campaign, and none whose state machine is about to be replaced.
+
+    One that the configuration in force leaves out campaigns as long as that is not committed: it
+    may be the only one that has it, and so the only one that can be elected (thesis §4.2.2).
+    """
+    return core.pending_snapshot is None and any(
+        votes_in(configuration, core.node_id)
+        for configuration in core.membership.undecided(core.commit_index)
+    )
 
 
 def campaign(core: Core, *, pre_vote: bool, transfer: bool = False) -> None:

@@ -183,7 +183,7 @@ def advance_commit(core: Core) -> None:
     current = core.membership.current
     if current.voters_outgoing:
         _append_configuration(core, leave_joint(current))
-    elif not core.membership.promotable:
+    elif not core.membership.is_voter(core.node_id):
         # The change that removed this node is committed: its duty ends here (thesis §4.2.2).
         become_follower(core, core.term, NO_NODE)
 

@@ -16,7 +16,7 @@ from raft.types import Configuration, Entry, EntryKind, Index, NodeId
 class Membership:
     """The configurations from the log's base on, and the newest of them in force (I15)."""
 
-    __slots__ = ("_history", "current", "current_index", "node_id", "peers", "promotable")
+    __slots__ = ("_history", "current", "current_index", "node_id", "peers")
 
     def __init__(self, node_id: NodeId, base_index: Index, base: Configuration) -> None:
         self.node_id = node_id
@@ -24,7 +24,6 @@ class Membership:
         self.current = base
         self.current_index = base_index
         self.peers: tuple[NodeId, ...] = ()
-        self.promotable = False
         self.reset(base_index, base)
 
     def reset(self, index: Index, configuration: Configuration) -> None:
@@ -66,14 +65,29 @@ class Membership:
             configuration = candidate
         return configuration
 
+    def undecided(self, commit_index: Index) -> list[Configuration]:
+        """The newest configuration that is committed as of ``commit_index``, and all after it:
+        those that are in force, or will be again if what follows is cut.
+        """
+        found: list[Configuration] = []
+        for index, configuration in reversed(self._history):
+            found.append(configuration)
+            if index <= commit_index:
+                break
+        return found
+
     def is_voter(self, node_id: NodeId) -> bool:
         """Whether a node votes, in either half."""
-        return node_id in self.current.voters or node_id in self.current.voters_outgoing
+        return votes_in(self.current, node_id)
 
     def _enforce(self) -> None:
         self.current_index, self.current = self._history[-1]
         self.peers = tuple([node for node in self.current.members() if node != self.node_id])
-        self.promotable = self.is_voter(self.node_id)
+
+
+def votes_in(configuration: Configuration, node_id: NodeId) -> bool:
+    """Whether a node votes, in either half."""
+    return node_id in configuration.voters or node_id in configuration.voters_outgoing
 
 
 def check_target(target: Configuration) -> None:

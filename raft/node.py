@@ -185,6 +185,15 @@ class RaftNode:
         return self._core.membership.current
 
     @property
+    def involved(self) -> tuple[NodeId, ...]:
+        """Everybody, sorted, whom the configuration in force has, or one before it that is in
+        force again if what followed is cut: nobody else is needed any more.
+        """
+        core = self._core
+        possible = core.membership.undecided(core.commit_index)
+        return tuple(sorted({node for each in possible for node in each.members()}))
+
+    @property
     def configuration_is_committed(self) -> bool:
         """Whether the configuration in force is known to be committed, and is not a joint one."""
         core = self._core

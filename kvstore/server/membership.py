@@ -96,7 +96,7 @@ class MembershipKeeper:
         self._changes: dict[int, _Waiting] = {}
         self._asked = 0
         self._checks: list[tuple[Ask, CallReply, float]] = []
-        self._linked_by: tuple[int, Configuration] | None = None
+        self._linked_by: tuple[int, tuple[NodeId, ...]] | None = None
         self._hand_overs = 0
         self._leaving = False
         node.driver.on_tick(self._tick)
@@ -126,14 +126,14 @@ class MembershipKeeper:
         """Let the links follow the roster and the configuration, if either has changed."""
         node = self._node
         roster = self._roster
-        configuration = node.driver.raft.configuration
-        if self._linked_by == (roster.version, configuration):
+        involved = node.driver.raft.involved
+        if self._linked_by == (roster.version, involved):
             return
-        self._linked_by = (roster.version, configuration)
+        self._linked_by = (roster.version, involved)
         own = roster.members.get(MemberId(node.member_id))
         node.is_learner = own is not None and own.isLearner
-        # Whoever was removed is needed until the configuration has dropped it.
-        peers = {int(voter): MemberId(voter) for voter in configuration.members()}
+        # Whoever was removed is needed until the configuration without it is committed.
+        peers = {int(one): MemberId(one) for one in involved}
         peers |= {int(key): key for key in roster.members}
         peers.pop(node.member_id, None)
         # One that took a lost member's place has its URLs, and may not have heard yet that the
@@ -183,7 +183,7 @@ class MembershipKeeper:
         node = self._node
         return (
             MemberId(node.member_id) in self._roster.removed
-            and NodeId(node.member_id) not in node.driver.raft.configuration.members()
+            and NodeId(node.member_id) not in node.driver.raft.involved
         )
 
     def on_removed(self, teller: int) -> None:

@@ -331,8 +331,7 @@ class Node:
             if not isinstance(result, KvError):
                 if isinstance(result.response, KvError):
                     # Only members that were removed are not known: all others are in the roster
-                    # by the entry that let them in.
-                    self.membership.leave("its name is taken from it")
+                    # by the entry that let them in. It ends when it is needed no more.
                     return
                 break
             log.info("this member cannot publish itself yet: %s", result.message)

@@ -65,9 +65,10 @@ class PeerPort:
     def was_removed(self, member: int) -> bool:
         """Whether a member was taken out of the cluster, and nothing waits for it any more.
 
-        As long as the configuration has it, it may be needed to leave that.
+        As long as it is not committed that the configuration is without it, it may be needed for
+        just that.
         """
-        left = NodeId(member) not in self._node.driver.raft.configuration.members()
+        left = NodeId(member) not in self._node.driver.raft.involved
         return left and MemberId(member) in self._roster.removed
 
     def refuse_link(self, member: int, introduction: Introduction) -> str:

@@ -192,6 +192,30 @@ def test_thesis_s4_2_2_a_leader_that_is_removed_leads_until_that_is_committed():
     assert lab.role() is Role.FOLLOWER, "nor does it campaign"
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_thesis_s4_2_2_a_node_whose_removal_is_not_committed_may_still_be_needed(restarts):
+    """Nobody else can be elected: the other's log is shorter, and both are asked."""
+    cluster = Cluster(voters(2))
+    cluster.elect(1)
+    cluster.isolate(1)
+    cluster[1].step(ask(2))
+    cluster.settle()
+    cluster.tick(times=30)
+    assert cluster[1].node.configuration == Configuration((2,))
+    assert cluster[1].node.commit_index == 1
+    assert cluster[1].node.involved == (1, 2), "what is not committed may yet be cut"
+    if restarts:
+        cluster[1].crash()
+        cluster[1].start()
+    cluster.heal()
+    cluster.wait_leader()
+    cluster.tick(times=100)
+    assert cluster.wait_leader().node_id == 2
+    cluster.propose(2, b"after")
+    assert cluster[2].commands() == [b"after"]
+    assert cluster[2].node.involved == (2,)
+
+
 def test_a_learner_receives_entries_and_counts_for_nothing():
     lab = Lab(Configuration((1, 2, 3), learners=(4,))).lead_and_commit()
     lab.propose(b"x")

@@ -170,6 +170,54 @@ async def test_the_leader_is_removed_and_another_leads_at_once(cluster: Cluster)
     await cluster.wait_equal()
 
 
+@scenario(1, 2, 3, size=2)
+async def test_a_leader_left_alone_in_its_own_removal_stays_until_that_is_committed(
+    cluster: Cluster,
+) -> None:
+    """Until then the other cannot be elected without it: both are asked, and its log is longer."""
+    await asyncio.sleep(HEALTHY_SECONDS)
+    leader = await cluster.wait_leader()
+    rest = next(host for host in cluster.hosts if host is not leader)
+    left = leader.member_id
+    answered = leader.begin("member_remove", MemberRemoveRequest(left))
+    answered.add_done_callback(asyncio.Future.exception)
+    await cluster.wait(lambda: left in leader.machine.roster.removed)
+    rest.crash()
+    await cluster.wait(lambda: left not in leader.node.driver.raft.configuration.voters)
+    await asyncio.sleep(5.0)
+    if cluster.seed % 2:
+        leader.crash()
+        await leader.start()
+    await rest.start()
+    await cluster.retire(leader)
+    await cluster.wait(lambda: rest.leads)
+    assert rest.node.driver.raft.configuration.voters == (rest.member_id,)
+    await rest.put(b"k", b"v")
+
+
+@scenario(1, 2, size=2)
+async def test_a_removed_member_that_restarts_stays_until_the_configuration_is_without_it(
+    cluster: Cluster,
+) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    leader = await cluster.wait_leader()
+    removed = (await cluster.followers())[0]
+    gone = removed.member_id
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MembershipKeeper, "_reconcile", lambda _: None)
+        change = MembershipChange(
+            leader.machine.roster.version, MembershipAction.REMOVE, gone, [], is_learner=False
+        )
+        await leader.run(leader.node.propose, Kind.MEMBERSHIP, change)
+        removed.crash()
+        await removed.start()
+        await asyncio.sleep(10.0)
+        assert removed.up, "without it nothing can be committed"
+        await leader.put(b"k", b"v")
+    await cluster.retire(removed)
+    await leader.put(b"k", b"alone")
+
+
 @scenario(1, 2, 3)
 async def test_a_member_that_was_down_when_it_was_removed_learns_of_it(cluster: Cluster) -> None:
     await asyncio.sleep(HEALTHY_SECONDS)
