@@ -260,6 +260,7 @@ LEFT_OUT: Final = (
     "compaction_and_alarms_are_for_root",
     "granting_and_ending_leases_needs_a_user",
     "nested_operations_are_looked_at",
+    "puts_in_a_transaction_are_looked_at_whole",
     "a_watch_to_the_end_needs_all_of_it",
     "role_root_shows_everything",
     "permissions_that_are_none_are_refused",

@@ -88,7 +88,10 @@ def txn(material: Material) -> Call:
         # What asks for nothing, etcd answers to nobody too, and ours does not (divergence.md).
         body = {"compare": [compare(material)]}
     body = _without_deadly_puts(body, erased=_erases(body))
-    return Call(material.path("/kv/txn"), body, user=material.user())
+    user = material.user()
+    if material.auth and user != "root":
+        body = _without_guarded_fields(body)
+    return Call(material.path("/kv/txn"), body, user=user)
 
 
 def _without_deadly_puts(tree: Any, *, erased: bool) -> Any:
@@ -104,6 +107,22 @@ def _without_deadly_puts(tree: Any, *, erased: bool) -> Any:
         }
     if isinstance(tree, list):
         return [_without_deadly_puts(item, erased=erased) for item in tree]
+    return tree
+
+
+def _without_guarded_fields(tree: Any, inside: str = "") -> Any:
+    """In a transaction 3.4 looks only at the key of a put: neither reading what was there before
+    nor the lease needs a permission.
+    """
+    if isinstance(tree, dict):
+        is_put = inside in ("request_put", "requestPut")
+        return {
+            name: _without_guarded_fields(value, name)
+            for name, value in tree.items()
+            if not (is_put and name in ("prev_kv", "prevKv", "lease"))
+        }
+    if isinstance(tree, list):
+        return [_without_guarded_fields(item) for item in tree]
     return tree
 
 

@@ -72,7 +72,14 @@ class Material:
         return {"key": key, "range_end": self.range_end(key)}
 
     def range_end(self, key: bytes) -> bytes:
-        """An end for a range that starts at ``key``."""
+        """An end for a range that starts at ``key``.
+
+        Whether an empty range is permitted depends, in etcd, on the shape of a tree.
+        """
+        end = self._any_end(key)
+        return key + b"\0" if self.auth and b"\0" != end <= key else end
+
+    def _any_end(self, key: bytes) -> bytes:
         return self.rng.choice(
             (
                 b"\0",

@@ -136,6 +136,16 @@ def test_nested_operations_are_looked_at(guarded: Server) -> None:
     assert words(asked(guarded, "/kv/txn", comparing, user="ann")) == DENIED
 
 
+def test_puts_in_a_transaction_are_looked_at_whole(guarded: Server) -> None:
+    write = {"permType": "WRITE", "key": b"w"}
+    guarded.ask("/v3/auth/role/grant", {"name": "r", "perm": write}, user="root")
+    for put in ({"key": b"b", "lease": 5}, {"key": b"w", "prev_kv": True}):
+        txn = {"success": [{"request_put": put}]}
+        assert words(asked(guarded, "/kv/txn", txn, user="ann")) == DENIED, put
+    txn = {"success": [{"request_put": {"key": b"w"}}, {"request_put": {"key": b"b"}}]}
+    assert asked(guarded, "/kv/txn", txn, user="ann").status == 200
+
+
 def test_a_watch_to_the_end_needs_all_of_it(guarded: Server) -> None:
     creation = {"create_request": {"key": b"a", "range_end": b"\0", "start_revision": 1}}
     stream = guarded.open(Call("/v3/watch", creation, user="ann"))
