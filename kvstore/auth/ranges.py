@@ -45,8 +45,8 @@ class Coverage:
 
     def covers(self, key: bytes, range_end: bytes = b"") -> bool:
         """Whether every key of the range is in here. A range that ends before it begins holds no
-        key; it counts as covered where the key is that it begins with. (In etcd as well, if there
-        is one permission; with more it depends on the shape of a tree.)
+        key; it counts as covered where the key is that it begins with. So it is in etcd if there is
+        one permission; with more it depends on the shape of a tree.
         """
         place = bisect_right(self._lows, key) - 1
         if place < 0:
