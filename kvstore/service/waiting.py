@@ -280,19 +280,20 @@ class Candidate:
             # Something was written, if only for a while: nothing may pass for never having begun.
             answer = UnknownOutcomeError(answer.code, _after_the_fact(answer.message))
         late = self._waiting.loop.call_later(TIDY_SECONDS, self.answer, answer)
-        await self._tidy_up(gone=error.code in (Code.CANCELED, Code.DEADLINE_EXCEEDED))
+        await self._tidy_up(lost=error == self._lost.error())
         late.cancel()
         self.answer(answer)
 
-    async def _tidy_up(self, *, gone: bool) -> None:
+    async def _tidy_up(self, *, lost: bool) -> None:
         """Take the key away again, however long that takes while this member runs.
 
         It is the member that does it, not the caller: their token may have run out.
 
         Args:
-            gone: Whether nobody listens any more. Then a key whose turn it is stays: another call
-                under the same lease may have been told so, and who holds a lock must not lose it
-                because of a connection that they gave up. (It ends with its lease.)
+            lost: Whether the lease has ended, so that its key cannot be anybody's. Else a key whose
+                turn it is stays: another call under the same lease may have been told so, here or
+                on another member, and who holds a lock must not lose it because of a call that
+                failed elsewhere, perhaps long ago. (It ends with its lease.)
         """
         if self._lease_is_own:
             if self._lease == 0:
@@ -301,7 +302,7 @@ class Candidate:
             kind: Kind = Kind.LEASE_REVOKE
             body: LeaseRevokeRequest | TxnRequest = LeaseRevokeRequest(self._lease)
         elif self._key:
-            kind, body = Kind.TXN, self._deletion(spare_first=gone)
+            kind, body = Kind.TXN, self._deletion(spare_first=not lost)
         else:
             return
         propose = self._service.node.propose

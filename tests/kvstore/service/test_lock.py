@@ -383,3 +383,55 @@ async def test_who_was_told_keeps_the_lock_when_another_call_of_the_lease_is_giv
         assert present == []
     else:
         assert present == [b"lock/2"]
+
+
+@scenario(1, 2, 3)
+async def test_who_was_told_keeps_the_lock_when_a_member_that_could_not_ask_gives_up(
+    cluster: Cluster,
+) -> None:
+    """It knows that the turn has come, asks whether it has, and hears nothing for too long."""
+    leader = await cluster.wait_leader()
+    away, other = await cluster.followers()
+    for lease in (1, 2, 3):
+        await leader.grant(600, lease)
+    held = await lock(leader, NAME, 1).won()
+    given_up = lock(away, NAME, 2)
+    await entered(other, b"lock/2")
+    await settle(cluster)
+    released = leader.begin("unlock", UnlockRequest(held.key))
+    while away.machine.store.get(held.key) is not None:  # noqa: ASYNC110 - time is virtual
+        await asyncio.sleep(0.0001)
+    cluster.wire.isolate(away.member_id)
+    await released
+    await given_up.error()
+    again = await lock(other, NAME, 2).won()
+    follower = lock(leader, NAME, 3)
+    await settle(cluster)
+    cluster.wire.heal()
+    await settle(cluster, 20.0)
+    assert await candidates(leader, NAME) == [again.key, b"lock/3"]
+    assert not follower.answered
+
+
+@scenario(*range(1, 7))
+async def test_who_was_told_keeps_the_lock_when_the_member_of_an_earlier_call_stops(
+    cluster: Cluster,
+) -> None:
+    leader = await cluster.wait_leader()
+    stops, other = await cluster.followers()
+    for lease in (1, 2, 3):
+        await leader.grant(600, lease)
+    held = await lock(leader, NAME, 1).won()
+    lock(stops, NAME, 2)
+    await entered(other, b"lock/2")
+    again = lock(other, NAME, 2)
+    await settle(cluster)
+    released = leader.begin("unlock", UnlockRequest(held.key))
+    await asyncio.sleep(cluster.rng.uniform(0.0, 0.01))
+    await stops.stop()
+    await released
+    result = await again.result()
+    await settle(cluster)
+    told = not isinstance(result, KvError)
+    assert await candidates(leader, NAME) == ([b"lock/2"] if told else [])
+    await stops.start()
