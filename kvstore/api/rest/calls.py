@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from kvstore.api.answer import Answer, Outcome, Pending, Refused, error_answer
+from kvstore.api.answer import Answer, Outcome, Pending, Refused, Reply, error_answer
 from kvstore.api.backend import Service
 from kvstore.api.rest.conditions import Tags, parse_tags
 from kvstore.api.rest.listing import listing
@@ -15,7 +15,7 @@ from kvstore.api.rest.request import (
     decode_key,
     required_key,
 )
-from kvstore.errors import Code, KvError
+from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.service.caller import Caller
 from kvstore.types import (
     OPEN_END,
@@ -35,6 +35,8 @@ from kvstore.types import (
     TxnRequest,
     TxnResponse,
 )
+
+_DENIED: Final = ErrorKind.PERMISSION_DENIED.error()
 
 METHODS: Final = ("GET", "HEAD", "PUT", "DELETE")
 
@@ -123,7 +125,8 @@ class Rest:
         condition = _condition(request, key, RequestOp(request_put=put))
         if condition is not None:
             return Pending(partial(self._service.txn, condition, caller), _put_decided)
-        return Pending(partial(self._service.put, put, caller), _put_done)
+        plain = _PlainPut(self._service, put, caller)
+        return Pending(plain.begin, plain.finish)
 
     def _delete(self, request: RestRequest, caller: Caller) -> Pending:
         Parameters(request.query, {})
@@ -133,6 +136,39 @@ class Rest:
         if condition is not None:
             return Pending(partial(self._service.txn, condition, caller), _delete_decided)
         return Pending(partial(self._service.delete_range, delete, caller), _deleted)
+
+
+class _PlainPut:
+    """A put without a condition. Whoever may write a key but not read it is not told whether there
+    was one: then the answer is 200 for both.
+    """
+
+    __slots__ = ("_caller", "_put", "_service")
+
+    def __init__(self, service: Service, put: PutRequest, caller: Caller) -> None:
+        self._service = service
+        self._put = put
+        self._caller = caller
+
+    def begin(self, reply: Reply) -> None:
+        """Write, and ask for the old record unless that is what is forbidden."""
+
+        def done(outcome: Outcome) -> None:
+            put = self._put
+            if put.prev_kv and isinstance(outcome, KvError) and outcome == _DENIED:
+                put.prev_kv = False
+                self._service.put(put, self._caller, reply)
+            else:
+                reply(outcome)
+
+        self._service.put(self._put, self._caller, done)
+
+    def finish(self, outcome: Outcome) -> Answer:
+        """201 if the key is known to be new."""
+        answer = _put_done(outcome)
+        if answer.status == 201 and not self._put.prev_kv:
+            answer.status = 200
+        return answer
 
 
 # --- Requests -------------------------------------------------------------------------------------

@@ -69,6 +69,24 @@ def test_put_creates_then_replaces_and_get_gives_the_bytes_back():
     assert "X-Kvstore-Lease" not in found.headers
 
 
+class WriteOnly(FakeService):
+    """The caller may write, and read nothing."""
+
+    def put(self, request, caller, reply):
+        if request.prev_kv:
+            reply(ErrorKind.PERMISSION_DENIED.error())
+        else:
+            super().put(request, caller, reply)
+
+
+def test_whoever_may_only_write_stores_and_is_not_told_what_was_there():
+    client = Client(WriteOnly())
+    assert client("PUT", "config/db", body=b"one").status == 200
+    again = client("PUT", "config/db", body=b"two")
+    assert (again.status, again.etag) == (200, '"3"')
+    assert client("GET", "config/db").body == b"two"
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
 def test_a_missing_key_is_404_with_a_reason(method):
     missing = Client()(method, "nothing")
