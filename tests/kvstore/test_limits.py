@@ -317,7 +317,7 @@ def learner(number: int) -> JsonObject:
     ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()),
 )
 def test_a_setting_has_its_range(last, first):
-    assert ServerConfig(**last)
+    assert isinstance(ServerConfig(**last), ServerConfig)
     with pytest.raises(ConfigError):
         ServerConfig(**first)
 

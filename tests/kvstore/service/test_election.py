@@ -253,6 +253,7 @@ async def test_an_observer_cut_off_past_a_compaction_goes_on_with_who_leads(
     await proclaim(host, first, b"lost in history")
     await resign(host, first)
     await elected(host, b"two", 2)
+    last = 0
     for number in range(300):
         last = revision_of(await host.put(b"other", b"%d" % number))
     await host.call("compact", CompactionRequest(last))

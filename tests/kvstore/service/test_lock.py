@@ -262,6 +262,7 @@ async def test_a_waiter_on_a_member_that_was_cut_off_past_a_compaction_has_its_t
     cluster.wire.isolate(away.member_id)
     await settle(cluster, LOG_HELD_SECONDS)
     await unlock(leader, held.key)
+    last = 0
     for number in range(300):
         last = revision_of(await leader.put(b"other", b"%d" % number))
     await leader.call("compact", CompactionRequest(last))
