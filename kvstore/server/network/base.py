@@ -110,7 +110,8 @@ class Network(Protocol):
         """Whom to be linked with: URLs by member id, this member not among them.
 
         Others may be linked as well, if they come by themselves: they were let in by entries that
-        are not here yet.
+        are not here yet. Before the start they are only noted: a member that recovers a long log
+        ticks for a while before it listens.
         """
 
     def send(self, member: int, frame: bytes) -> bool:

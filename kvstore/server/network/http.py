@@ -105,6 +105,7 @@ class HttpNetwork:
         self._incoming: dict[Handshake, asyncio.TimerHandle] = {}
         self._receiver: NetworkReceiver
         self._loop: asyncio.AbstractEventLoop
+        self._started = False
         self._complained: dict[int, str] = {}
         self._stopped = False
         self.dropped_frames_total = 0
@@ -126,6 +127,8 @@ class HttpNetwork:
                 ) from error
             self._servers.append(server)
         self._spawn(self._keep_alive())
+        self._started = True
+        self._dial_known()
 
     async def stop(self) -> None:
         """Close everything."""
@@ -154,8 +157,13 @@ class HttpNetwork:
         for member in gone:
             if member in self._links:
                 self._links[member].close("no longer a member")
-        for member in sorted(peers):
-            if peers[member] and member not in self._diallers:
+        if self._started:
+            self._dial_known()
+
+    def _dial_known(self) -> None:
+        """Keep connecting to everybody who is not connected to yet."""
+        for member in sorted(self._peers):
+            if self._peers[member] and member not in self._diallers:
                 self._diallers[member] = self._loop.create_task(self._keep_dialling(member))
 
     # --- frames -----------------------------------------------------------------------------------

@@ -37,6 +37,22 @@ async def test_two_members_share_one_connection_that_the_smaller_id_dialled(loop
 
 
 @on_tcp
+async def test_peers_that_are_known_before_the_start_are_dialled_after_it(loop: TcpLoop) -> None:
+    """A member that recovers a long log hears of its peers before it listens."""
+    one, other = Member(loop, 1), Member(loop, 2)
+    one.network.set_peers({2: (url(2),), 3: (url(3),)})
+    one.network.set_peers({2: (url(2),)})
+    await other.start()
+    await asyncio.sleep(1.0)
+    assert loop.connections == []
+    await one.network.start(one)
+    await asyncio.sleep(1.0)
+    assert one.links == [(2, True)]
+    await one.network.stop()
+    await other.network.stop()
+
+
+@on_tcp
 async def test_a_broken_link_is_told_and_dialled_anew(loop: TcpLoop) -> None:
     one, other = await pair(loop)
     loop.connections[0][0].abort()
