@@ -105,3 +105,7 @@ async def _end(task: "asyncio.Task[Any]") -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait([task])
+    if not task.cancelled():
+        # Where the caller was cancelled meanwhile nobody asks how it ended: a client that leaves
+        # in the middle of an answer would be reported as a mistake of the server's.
+        task.exception()
