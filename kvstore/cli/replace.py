@@ -190,6 +190,13 @@ class Replacement:
                 print(f"\n{start_words(self.name, new, members)}", flush=True)
             self._say(f"waiting until member {new.ID:x} is started")
             return False
+        if self._told_to_start != new.ID and not self._is_alive(new):
+            # Its vote would count from now on, whether or not it is there to give it.
+            raise click.ClickException(
+                f"learner {new.ID:x} ({new.name}) does not answer at {','.join(new.clientURLs)}, "
+                "and nothing was changed. Start it and run this again; or, if it is lost as well, "
+                f"replace it by its id: kvstore member replace {new.ID:x}"
+            )
         self._told_to_start = new.ID
         self._peer_urls = tuple(sorted(new.peerURLs))
         try:
