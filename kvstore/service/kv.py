@@ -11,7 +11,7 @@ from kvstore.mvcc.checks import check_delete_range, check_put, check_range, chec
 from kvstore.mvcc.txn import is_read_only, read_txn
 from kvstore.service.base import Calls
 from kvstore.service.caller import Caller
-from kvstore.service.limits import ENVELOPE_BYTES, put_bytes, txn_bytes
+from kvstore.service.limits import ENVELOPE_BYTES, put_bytes, too_large, txn_bytes
 from kvstore.types import (
     AlarmType,
     CompactionRequest,
@@ -84,8 +84,9 @@ class KvCalls(Calls):
         except KvError as error:
             reply(error)
             return
-        if put_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
-            reply(ErrorKind.REQUEST_TOO_LARGE.error())
+        size = put_bytes(request)
+        if size + ENVELOPE_BYTES > self._limits.max_request_bytes:
+            reply(too_large(size, self._limits.max_request_bytes))
         elif self.machine.auth.enabled:
             self._admit(
                 request,
@@ -108,11 +109,9 @@ class KvCalls(Calls):
         except KvError as error:
             reply(error)
             return
-        if (
-            len(request.key) + len(request.range_end) + ENVELOPE_BYTES
-            > self._limits.max_request_bytes
-        ):
-            reply(ErrorKind.REQUEST_TOO_LARGE.error())
+        size = len(request.key) + len(request.range_end)
+        if size + ENVELOPE_BYTES > self._limits.max_request_bytes:
+            reply(too_large(size, self._limits.max_request_bytes))
         elif self.machine.auth.enabled:
             self._admit(
                 request,
@@ -134,8 +133,9 @@ class KvCalls(Calls):
             return
         read_only = is_read_only(request)
         # What only reads is not replicated: the face's limit is enough for it.
-        if not read_only and txn_bytes(request) + ENVELOPE_BYTES > self._limits.max_request_bytes:
-            reply(ErrorKind.REQUEST_TOO_LARGE.error())
+        size = 0 if read_only else txn_bytes(request)
+        if size + ENVELOPE_BYTES > self._limits.max_request_bytes:
+            reply(too_large(size, self._limits.max_request_bytes))
         elif read_only and not _all_serializable(request):
             self._read(caller, reply, lambda: self._txn_here(request, caller, reply))
         elif self.machine.auth.enabled:

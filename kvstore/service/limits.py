@@ -3,6 +3,7 @@
 On the protobuf encoding of the replicated request.
 """
 
+from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.types import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
 
 ENVELOPE_BYTES = 17
@@ -10,6 +11,19 @@ ENVELOPE_BYTES = 17
 
 Its own id and the field around the request.
 """
+
+
+RECEIVE_MARGIN_BYTES = 512 * 1024
+"""What etcd's gRPC server takes in beyond the largest request, before it looks what it is."""
+
+
+def too_large(size_bytes: int, request_bytes_max: int) -> KvError:
+    """Why a request of this size is refused: by its own limit, or as gRPC would beyond that."""
+    receive_bytes_max = request_bytes_max + RECEIVE_MARGIN_BYTES
+    if size_bytes <= receive_bytes_max:
+        return ErrorKind.REQUEST_TOO_LARGE.error()
+    words = f"grpc: received message larger than max ({size_bytes} vs. {receive_bytes_max})"
+    return KvError(Code.RESOURCE_EXHAUSTED, words)
 
 
 def _field(length: int) -> int:

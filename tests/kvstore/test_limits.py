@@ -55,6 +55,22 @@ def test_a_put_has_a_megabyte_and_a_half():
     on_cluster(work, wal_segment_bytes=4 * KIB * KIB)
 
 
+def test_what_etcd_would_not_even_receive_is_refused_in_its_words():
+    """The message is 9 bytes longer than the value: tags, lengths and the key."""
+    most = 2 * KIB * KIB
+
+    async def work(desk: Desk) -> None:
+        seen = await desk.ask("/kv/put", put(b"key", bytes(most - 9)))
+        assert refused(seen, "request is too large")
+        seen = await desk.ask("/kv/put", put(b"key", bytes(most - 8)))
+        assert seen.status == 429
+        assert seen.body["code"] == 8
+        words = f"grpc: received message larger than max ({most + 1} vs. {most})"
+        assert seen.body["message"] == words
+
+    on_cluster(work)
+
+
 def test_the_limit_of_a_request_is_a_setting_and_holds_for_deletes_and_transactions_too():
     async def work(desk: Desk) -> None:
         for path, of_size in (
