@@ -199,7 +199,7 @@ async def test_errors_of_the_calls_inside_keep_their_words_under_code_unknown(
     host = cluster[0]
     absent = lock(host, NAME, 5)
     assert await absent.error() == (Code.UNKNOWN, "etcdserver: requested lease not found")
-    large = lock(host, b"n" * 2_000_000)
+    large = lock(host, b"n" * 280_000)
     assert await large.error() == (Code.UNKNOWN, "etcdserver: request is too large")
     await cluster.wait(lambda: not len(host.machine.lessor))
     assert await candidates(host, NAME) == []
