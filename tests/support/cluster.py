@@ -36,6 +36,7 @@ from kvstore.types import (
 )
 from raft.types import Role
 from tests.support.memory_network import MemoryNetwork, Wire
+from tests.support.virtual_loop import ProcessKilledError
 from wal.memory_disk import MemoryDisk
 
 if TYPE_CHECKING:
@@ -157,8 +158,13 @@ class Host:
             self._node = node = process.run(Node, self.config, environment, self.joining)
             self._service = process.run(Service, node)
             self._known_id = node.member_id
+            for notice in cluster.on_node:
+                notice(self)
             node.failed.add_done_callback(self._on_failed, context=loop.nobody)
-            await process.spawn(node.start())
+            await process.finish(node.start())
+        except ProcessKilledError:
+            # Whoever killed it has seen to the rest.
+            return
         except BaseException:
             process.kill()
             self._node = self._service = None
@@ -187,8 +193,12 @@ class Host:
 
     async def stop(self) -> None:
         """End the process cleanly."""
-        assert self.process is not None, f"member {self.number} is down"
-        await self.process.spawn(self.node.stop())
+        process = self.process
+        assert process is not None, f"member {self.number} is down"
+        try:
+            await process.finish(self.node.stop())
+        except ProcessKilledError:
+            return
         self._end()
 
     def pause(self, seconds: float) -> None:
@@ -311,6 +321,8 @@ class Cluster:
             f"m{number}": (f"http://m{number}:2380",) for number in range(size)
         }
         self.settings = {**SETTINGS, **settings}
+        self.on_node: list[Callable[[Host], None]] = []
+        """Called with a host whose node was made, before it starts."""
         self.hosts = [
             Host(self, number, self._config(name, urls)) for number, name in enumerate(urls)
         ]

@@ -417,6 +417,15 @@ class Wire:
 
         self.call_at(since + self._silence_seconds, silence)
 
+    def mend(self, sender: int, receiver: int) -> None:
+        """Let everything through again in this direction."""
+        self._cut.pop((sender, receiver), None)
+        end = self._ends.get(sender)
+        link = end.links.get(receiver) if end is not None else None
+        if link is not None:
+            link.pump()
+        self.redial()
+
     def partition(self, *groups: Iterable[int]) -> None:
         """Let members hear only those of their own group."""
         group_of = {member: place for place, group in enumerate(groups) for member in group}

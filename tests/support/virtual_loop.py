@@ -32,6 +32,10 @@ class DeadlockError(Exception):
     """Somebody waits, and nothing will ever happen."""
 
 
+class ProcessKilledError(Exception):
+    """The process that was to do something was killed before it had done it."""
+
+
 class Process:
     """One process: made by ``VirtualLoop.new_process``."""
 
@@ -42,6 +46,7 @@ class Process:
         self.context = contextvars.copy_context()
         self.context.run(_process.set, self)
         self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.ended: asyncio.Future[None] = loop.create_future()
         self._paused = False
         self._held: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 
@@ -56,6 +61,19 @@ class Process:
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task of this process."""
         return self._loop.create_task(work, context=self.context.copy())
+
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have this process do something to its end.
+
+        Raises:
+            ProcessKilledError: It was killed first.
+        """
+        task = self.spawn(work)
+        both: list[asyncio.Future[Any]] = [task, self.ended]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ProcessKilledError(self.name)
+        return task.result()
 
     def execute(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         """Run a callback that is due, unless this process is dead or stopped."""
@@ -80,6 +98,8 @@ class Process:
         self.alive = False
         self._paused = False
         self._held.clear()
+        if not self.ended.done():
+            self.ended.set_result(None)
         for task in list(self.tasks):
             # Its frames are unwound now, in a process whose callbacks are dropped, rather than
             # whenever the collector finds them.

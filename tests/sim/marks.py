@@ -1,0 +1,51 @@
+"""Rare situations, each counted when it comes up: a run proves little if it met none of them.
+
+A mark is hit by whoever sees the situation (``observer.py``, a fault, a workload, a checker). A
+campaign reports how often each came up, and those that never did. A fault can wait for a mark
+(``Fault.on``) and strike in the very step in which it comes up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+MARKS = {
+    "votes before own vote is durable": "a candidate was granted votes while its own was in flight",
+    "leader elected": "a member began to lead",
+    "leader stepped down": "a leader saw a newer term, or lost its quorum",
+    "old leader still leads": "two members led at once, in different terms",
+    "log truncated": "a follower cut entries that a newer leader did not have",
+    "truncated in flight": "entries were cut while their write was under way",
+    "entries sent before their sync": "a leader's append left before its own disk had it",
+    "snapshot begun": "a member began to write a snapshot",
+    "snapshot marked": "a snapshot's mark went to the log",
+    "snapshot sent": "a leader began to send a snapshot",
+    "snapshot installed": "a follower swapped its state for a snapshot",
+    "segment begun": "a log went on in its next segment",
+    "configuration appended": "a change of members entered a log",
+    "joint consensus": "two configurations were in force at once",
+    "transfer begun": "a leader told another to campaign at once",
+    "lease expiry proposed": "a leader proposed the end of a lease",
+    "compaction applied": "history was forgotten",
+    "torn tail cut": "a log that was cut off by a power cut was opened",
+    "start": "a member was started for the first time",
+    "restart": "a member came back on its disk",
+}
+"""Name to what it means."""
+
+
+class Marks:
+    """The counts of one run."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.on_hit: Callable[[str, int], None] | None = None
+        """Called with the mark and the member's number, in the very step."""
+
+    def hit(self, mark: str, member: int = -1) -> None:
+        """A situation came up, at this member."""
+        assert mark in MARKS, f"{mark!r} is not in MARKS"
+        self.counts[mark] += 1
+        if self.on_hit is not None:
+            self.on_hit(mark, member)

@@ -1,0 +1,112 @@
+"""Runs one seed, and says what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tests.checking.history import History
+from tests.checking.violation import ViolationError
+from tests.sim.schedule import Fault, draw
+from tests.sim.world import World
+from tests.support.virtual_loop import VirtualLoop
+
+if TYPE_CHECKING:
+    from tests.sim.profile import Profile
+
+SECONDS_MAX = 600.0
+"""Virtual seconds that a run may take before it counts as hung."""
+
+
+class Report(msgspec.Struct):
+    """What came of a run.
+
+    Attributes:
+        seed: Which.
+        profile: Its name.
+        violation: What was broken; None if nothing was.
+        faults: The schedule.
+        faults_done: How many faults struck.
+        marks: How often each came up.
+        history: What clients saw.
+        trace: What happened, line by line.
+        digest: The trace's fingerprint.
+        virtual_seconds: How long it took, in its own time.
+        real_seconds: How long it took, in ours.
+    """
+
+    seed: int
+    profile: str
+    violation: ViolationError | None
+    faults: list[Fault]
+    faults_done: int
+    marks: Counter[str]
+    history: History
+    trace: str
+    digest: str
+    virtual_seconds: float
+    real_seconds: float
+
+
+def run(
+    seed: int,
+    profile: Profile,
+    faults: list[Fault] | None = None,
+    *,
+    messages: bool = False,
+) -> Report:
+    """Run a seed.
+
+    Args:
+        seed: Decides everything.
+        profile: How large and how rough.
+        faults: Another schedule than the seed's own: when a failure is made smaller.
+        messages: Whether the trace has every message.
+
+    Returns:
+        What came of it; a broken promise is in it, nothing is raised.
+    """
+    begun = time.perf_counter()
+    schedule = draw(seed, profile) if faults is None else faults
+    loop = VirtualLoop()
+    world = World(loop, seed, profile, schedule, messages=messages)
+    violation = None
+    try:
+        loop.run_until_complete(_bounded(world))
+    except ViolationError as error:
+        violation = error
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person wants to replay it
+        violation = _surprise(error)
+    finally:
+        loop.close()
+    if violation is None and loop.failures:
+        failure = loop.failures[0]
+        violation = _surprise(failure.get("exception") or RuntimeError(str(failure["message"])))
+    return Report(
+        seed=seed,
+        profile=profile.name,
+        violation=violation,
+        faults=schedule,
+        faults_done=world.faults_done,
+        marks=world.marks.counts,
+        history=world.history,
+        trace=world.trace.text(),
+        digest=world.trace.digest(),
+        virtual_seconds=loop.now,
+        real_seconds=time.perf_counter() - begun,
+    )
+
+
+async def _bounded(world: World) -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        await world.run()
+
+
+def _surprise(error: BaseException) -> ViolationError:
+    violation = ViolationError("no surprise", f"{type(error).__name__}: {error}")
+    violation.__cause__ = error
+    return violation

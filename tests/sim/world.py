@@ -1,0 +1,214 @@
+"""One run: a cluster, its clients, what goes wrong, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from kvstore.types import PutRequest
+from tests.checking.history import History, Outcome
+from tests.checking.violation import ViolationError
+from tests.sim.checkers.raft_safety import RaftSafety
+from tests.sim.client import Client
+from tests.sim.faults import FAULTS
+from tests.sim.marks import Marks
+from tests.sim.observer import Observer
+from tests.sim.schedule import Fault, size_of
+from tests.sim.trace import NOBODY, Trace
+from tests.sim.workloads import WORKLOADS
+from tests.support.cluster import Cluster, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from tests.sim.profile import Profile
+    from tests.support.virtual_loop import VirtualLoop
+
+READY_SECONDS_MAX = 30.0
+RECOVERY_SECONDS_MAX = 60.0
+"""So long after the last fault the cluster may take to serve, and its members to agree."""
+LAST_WORDS_SECONDS_MAX = 20.0
+
+
+class World:
+    """Everything in a run.
+
+    Args:
+        loop: The virtual loop that runs.
+        seed: Decides all that is left to chance.
+        profile: How large and how rough.
+        faults: What goes wrong, and when.
+        messages: Whether the trace has every message.
+    """
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        seed: int,
+        profile: Profile,
+        faults: list[Fault],
+        *,
+        messages: bool = False,
+    ) -> None:
+        self.loop = loop
+        self.seed = seed
+        self.profile = profile
+        self.faults = faults
+        self.trace = Trace(loop, messages=messages)
+        self.marks = Marks()
+        self.marks.on_hit = self._on_mark
+        self.history = History()
+        self.violated: asyncio.Future[ViolationError] = loop.create_future()
+        self.cluster = Cluster(loop, seed, size_of(seed, profile), **profile.settings)
+        self.observer = Observer(self.trace, self.marks, self.report)
+        self.observer.checkers = [RaftSafety(self)]
+        self.cluster.on_node.append(self.observer.on_node)
+        self.working = False
+        self.faults_done = 0
+        self._clients_total = 0
+        self._tokens_total = 0
+        self._waiting: list[Fault] = []
+        self._striking: list[asyncio.Task[None]] = []
+
+    # --- for workloads, faults and checkers -------------------------------------------------------
+
+    def new_client_number(self) -> int:
+        """A number that no client has had."""
+        self._clients_total += 1
+        return self._clients_total
+
+    def new_token(self) -> int:
+        """A number that nobody else gets, to make values unique."""
+        self._tokens_total += 1
+        return self._tokens_total
+
+    def report(self, violation: ViolationError) -> None:
+        """A promise was broken: the run ends at once. The first one counts."""
+        if not self.violated.done():
+            self.trace.add("violation", NOBODY, str(violation))
+            self.violated.set_result(violation)
+
+    def victim(self, fault: Fault) -> Host | None:
+        """Which of the members that are up a fault concerns; None if none is."""
+        up = self.cluster.up
+        return up[fault.victim % len(up)] if up else None
+
+    def crash(self, host: Host) -> None:
+        """Cut a machine's power."""
+        self.trace.add("crash", host.number, "power cut")
+        self.observer.on_end(host)
+        host.crash()
+
+    async def stop(self, host: Host) -> None:
+        """SIGTERM."""
+        self.trace.add("stop", host.number, "SIGTERM")
+        process = host.process
+        await host.stop()
+        if host.process is process:
+            self.observer.on_end(host)
+
+    async def start(self, host: Host) -> None:
+        """Start a process on what the disk holds, unless one runs."""
+        if not host.up:
+            await host.start()
+
+    # --- the run ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work, break, heal, judge.
+
+        Raises:
+            ViolationError: A promise was broken.
+        """
+        rng = random.Random(f"world {self.seed}")
+        await self._unless_violated(self._begin())
+        clients = [
+            self.loop.create_task(WORKLOADS[name](self, Client(self, own), own))
+            for name, count in self.profile.workloads.items()
+            for own in [random.Random(rng.getrandbits(64)) for _ in range(count)]
+        ]
+        await self._unless_violated(self._work())
+        await self._unless_violated(self._recover())
+        self.working = False
+        _, late = await asyncio.wait(clients, timeout=LAST_WORDS_SECONDS_MAX)
+        assert not late, "a client does not come to an end"
+        for client in clients:
+            client.result()
+        await self._unless_violated(self._judge())
+
+    async def _unless_violated(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something, but stop as soon as a promise is broken."""
+        task = self.loop.create_task(work)
+        both: list[asyncio.Future[Any]] = [task, self.violated]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if self.violated.done():
+            task.cancel()
+            raise self.violated.result()
+        await task
+
+    async def _begin(self) -> None:
+        async with asyncio.timeout(READY_SECONDS_MAX):
+            await self.cluster.start()
+        self.working = True
+
+    async def _work(self) -> None:
+        begun = self.loop.now
+        for fault in self.faults:
+            await asyncio.sleep(max(0.0, begun + fault.at - self.loop.now))
+            if fault.on:
+                self._waiting.append(fault)
+            else:
+                self._strike(fault)
+        await asyncio.sleep(max(0.0, begun + self.profile.seconds - self.loop.now))
+        self._waiting.clear()
+
+    def _on_mark(self, mark: str, member: int) -> None:
+        for fault in self._waiting:
+            if fault.on == mark:
+                self._waiting.remove(fault)
+                numbers = [host.number for host in self.cluster.up]
+                if member in numbers:
+                    # The very member that is in the situation.
+                    fault = Fault(
+                        fault.number, fault.at, fault.kind, numbers.index(member), fault.amount
+                    )
+                self._strike(fault)
+                return
+
+    def _strike(self, fault: Fault) -> None:
+        self.trace.add("fault", NOBODY, f"{fault.number} {fault.kind} {fault.amount:.2f}")
+        self.faults_done += 1
+        rng = random.Random(f"fault {self.seed} {fault.number}")
+        work = FAULTS[fault.kind](self, fault, rng)
+        self._striking.append(self.loop.create_task(work, context=self.loop.nobody))
+
+    async def _recover(self) -> None:
+        """End all faults, and wait till the cluster serves and its members agree (liveness)."""
+        if self._striking:
+            await asyncio.wait(self._striking)
+            for task in self._striking:
+                task.result()
+        self.cluster.wire.heal()
+        for host in self.cluster.hosts:
+            await self.start(host)
+        client = Client(self, random.Random(f"last {self.seed}"))
+        give_up = self.loop.now + RECOVERY_SECONDS_MAX
+        while True:
+            operation = await client.call("put", PutRequest(b"last", b"words"))
+            if operation.outcome is Outcome.OK:
+                return
+            if self.loop.now > give_up:
+                raise ViolationError("liveness", f"no write succeeds: {operation.error}")
+            await asyncio.sleep(0.2)
+
+    async def _judge(self) -> None:
+        try:
+            await self.cluster.wait_equal()
+        except AssertionError as error:
+            raise ViolationError("equality", str(error)) from error
+        self.history.ended_at = self.loop.now
+        for checker in self.observer.checkers:
+            checker.at_end()
+        self.cluster.check()
