@@ -11,8 +11,16 @@ from aiohttp import web
 from kvstore.api.access import Access
 from kvstore.api.answer import CORS, V3_HEAD, Answer, error_answer
 from kvstore.api.backend import Service
-from kvstore.api.caller_headers import caller_of
-from kvstore.api.http1 import Closing, Lane, Written, read_body, send_continue, wants_continue
+from kvstore.api.caller_headers import caller_of, in_time
+from kvstore.api.http1 import (
+    Closing,
+    Lane,
+    Written,
+    message_too_large,
+    read_body,
+    send_continue,
+    wants_continue,
+)
 from kvstore.api.limits import ApiLimits, Counters
 from kvstore.api.plain import PlainPaths
 from kvstore.api.rest.calls import CORS as REST_CORS
@@ -66,6 +74,7 @@ class Faces:
         self._counters = counters
         self._access = access
         self._is_open = access.is_open
+        self._now = asyncio.get_running_loop().time
         self._json_bytes_max = limits.json_body_bytes_max
         self._plain = PlainPaths(service, metrics)
         self._rest = Rest(service)
@@ -146,8 +155,10 @@ class Faces:
         return await self._lane.answer(request, answer, closes=closes)
 
     async def _call(self, request: web.BaseRequest, call: UnaryCall) -> Answer:
-        body = await read_body(request, self._json_bytes_max, self._limits.body_seconds)
-        caller = caller_of(request.headers)
+        began = self._now()
+        seconds = self._limits.body_seconds
+        body = await read_body(request, self._json_bytes_max, seconds, message_too_large)
+        caller = caller_of(request.headers, self._now() - began)
         pending = call.pending(body, caller)
         if not call.is_patient:
             return await finished(pending)
@@ -175,18 +186,20 @@ class Faces:
         if method not in REST_METHODS:
             raise method_not_allowed()
         body = b""
+        began = self._now()
         if method == "PUT":
             limits = self._limits
             body = await read_body(request, limits.raw_body_bytes_max, limits.body_seconds)
         asked = RestRequest(method, path[len(REST_PATH) :], query, request.headers, body)
-        return await finished(self._rest.pending(asked, caller_of(request.headers)))
+        caller = caller_of(request.headers, self._now() - began)
+        return await finished(self._rest.pending(asked, caller))
 
     async def _stream(self, request: web.BaseRequest, stream: Stream) -> Written:
         """Run a stream over a request and its response."""
         lane = self._lane
         if lane.is_draining:
             raise ErrorKind.STOPPED.error()
-        caller = caller_of(request.headers)
+        caller = in_time(caller_of(request.headers))
         if wants_continue(request):
             send_continue(request)
         exchange = lane.exchange(request, V3_HEAD)

@@ -5,6 +5,7 @@ change. Here a head is one join of prepared lines, written together with the bod
 """
 
 import asyncio
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
@@ -14,6 +15,7 @@ from kvstore.api.access import Access
 from kvstore.api.answer import Answer, Refused
 from kvstore.api.error_map import HTTP_STATUS, http_status, reason, stream_error_line
 from kvstore.errors import Code, ErrorKind, KvError
+from kvstore.service.limits import not_received
 
 _STATUS_LINES: Final = {
     status: f"HTTP/1.1 {status} {reason(status)}\r\n".encode()
@@ -66,13 +68,35 @@ class Written(web.StreamResponse):
         """Nothing is left to write."""
 
 
-async def read_body(request: web.BaseRequest, bytes_max: int, seconds: float) -> bytes:
+class Closing(Refused):
+    """An error after which the connection cannot be used: the rest of the request is in the way."""
+
+
+def too_large(size_bytes: int, bytes_max: int) -> Closing:  # noqa: ARG001 - as the one below
+    """A body is longer than any value that could be served."""
+    kind = ErrorKind.REQUEST_TOO_LARGE
+    return Closing(400, kind.code, kind.message)
+
+
+def message_too_large(size_bytes: int, bytes_max: int) -> Closing:
+    """A message in JSON is longer than any that etcd's gRPC server would take in."""
+    error = not_received(size_bytes, bytes_max)
+    return Closing(http_status(error.code), error.code, error.message)
+
+
+async def read_body(
+    request: web.BaseRequest,
+    bytes_max: int,
+    seconds: float,
+    refusal: Callable[[int, int], Closing] = too_large,
+) -> bytes:
     """The whole body of a request.
 
     Args:
         request: whose body.
         bytes_max: a longer one is refused, unread where its length is known.
         seconds: how long it may take to come in.
+        refusal: what a longer one is told, by as much of its length as is known and ``bytes_max``.
 
     Raises:
         KvError: too long, too slow, or not framed as its head says.
@@ -82,11 +106,11 @@ async def read_body(request: web.BaseRequest, bytes_max: int, seconds: float) ->
         # It came in together with the head, as nearly all do: no wait, no timer.
         body = content.read_nowait()
         if len(body) > bytes_max:
-            raise too_large()
+            raise refusal(len(body), bytes_max)
         return body
     length = request.content_length
     if length is not None and length > bytes_max:
-        raise too_large()
+        raise refusal(length, bytes_max)
     parts: list[bytes] = []
     size = 0
     try:
@@ -96,7 +120,7 @@ async def read_body(request: web.BaseRequest, bytes_max: int, seconds: float) ->
             while part := await content.readany():
                 size += len(part)
                 if size > bytes_max:
-                    raise too_large()
+                    raise refusal(size, bytes_max)
                 parts.append(part)
     except TimeoutError:
         message = "the request's body did not come in in time"
@@ -104,16 +128,6 @@ async def read_body(request: web.BaseRequest, bytes_max: int, seconds: float) ->
     except web.RequestPayloadError as error:
         raise Closing(400, Code.INVALID_ARGUMENT, f"the body is malformed: {error}") from None
     return b"".join(parts)
-
-
-class Closing(Refused):
-    """An error after which the connection cannot be used: the rest of the request is in the way."""
-
-
-def too_large() -> Closing:
-    """The request is longer than any that could be served."""
-    kind = ErrorKind.REQUEST_TOO_LARGE
-    return Closing(400, kind.code, kind.message)
 
 
 def wants_continue(request: web.BaseRequest) -> bool:

@@ -9,8 +9,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     """One caller.
 
     ``token`` is the bearer's token, if any; ``timeout_seconds`` the caller's own limit on the call
-    (None: the server's); ``has_leader`` asks for an error at once, rather than patience, while the
-    cluster has no leader.
+    (None: the server's; 0: it is over); ``has_leader`` asks for an error at once, rather than
+    patience, while the cluster has no leader.
     """
 
     token: str | None = None

@@ -22,7 +22,12 @@ def too_large(size_bytes: int, request_bytes_max: int) -> KvError:
     receive_bytes_max = request_bytes_max + RECEIVE_MARGIN_BYTES
     if size_bytes <= receive_bytes_max:
         return ErrorKind.REQUEST_TOO_LARGE.error()
-    words = f"grpc: received message larger than max ({size_bytes} vs. {receive_bytes_max})"
+    return not_received(size_bytes, receive_bytes_max)
+
+
+def not_received(size_bytes: int, bytes_max: int) -> KvError:
+    """How gRPC refuses what it does not even look at."""
+    words = f"grpc: received message larger than max ({size_bytes} vs. {bytes_max})"
     return KvError(Code.RESOURCE_EXHAUSTED, words)
 
 

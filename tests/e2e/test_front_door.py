@@ -130,7 +130,8 @@ async def test_the_caller_is_read_from_the_headers():
     async with house() as place:
         await place.ask(post("/v3/kv/put", b"{}", "Authorization: Bearer t", "Grpc-Timeout: 2S"))
         (caller,) = place.service.callers
-        assert (caller.token, caller.timeout_seconds) == ("t", 2.0)
+        assert caller.token == "t"
+        assert 0.0 < caller.timeout_seconds <= 2.0
 
 
 @on_both_loops
@@ -184,7 +185,8 @@ async def test_a_body_that_is_announced_too_long_is_refused_unread():
         connection.send(
             b"POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{"
         )
-        assert (await connection.answer()).error[2] == "etcdserver: request is too large"
+        words = (await connection.answer()).error[2]
+        assert words.startswith("grpc: received message larger than max (99999999999 vs. ")
 
 
 @on_both_loops

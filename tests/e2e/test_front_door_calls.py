@@ -13,6 +13,8 @@ from tests.e2e.front_door import WAIT_SECONDS, house, on_both_loops, post, reque
 
 pytestmark = pytest.mark.e2e
 
+TOO_LATE = (504, 4, "context deadline exceeded")
+
 LOCK = post("/v3/lock/lock", b'{"name":"YQ=="}')
 PUT = post("/v3/kv/put", b'{"key":"YQ==","value":"Yg=="}')
 
@@ -58,8 +60,24 @@ async def test_who_waits_no_longer_than_so_lets_go_and_is_told():
     async with house() as place:
         place.service.held = []
         got = await place.ask(post("/v3/lock/lock", b"{}", "Grpc-Timeout: 20m"))
-        assert got.error == (504, 4, "context deadline exceeded")
+        assert got.error == TOO_LATE
         assert place.service.left == ["lock"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        (post("/v3/kv/put", b'{"key":"YQ=="}', "Grpc-Timeout: 1n"), TOO_LATE),
+        (post("/v3/watch", b"{}", "Grpc-Timeout: -1S"), TOO_LATE),
+        (request("PUT", "/v1/kv/a", b"", "Grpc-Timeout: 1n"), TOO_LATE),
+        (post("/v3/kv/put", b"{", "Grpc-Timeout: 1n"), (400, 3, "unexpected EOF")),
+    ],
+)
+@on_both_loops
+async def test_who_waits_no_more_is_told_so_and_nothing_is_done(raw, error):
+    async with house() as place:
+        assert (await place.ask(raw)).error == error
+        assert (place.service.calls, place.service.watches) == ([], [])
 
 
 @on_both_loops

@@ -6,6 +6,7 @@ from typing import Final
 
 from kvstore.api.answer import Answer, Outcome, Pending, Refused, Reply, error_answer
 from kvstore.api.backend import Service
+from kvstore.api.caller_headers import in_time
 from kvstore.api.rest.conditions import Tags, parse_tags
 from kvstore.api.rest.listing import listing
 from kvstore.api.rest.request import (
@@ -86,9 +87,11 @@ class Rest:
         """The call that a request asks for.
 
         Raises:
-            KvError: the request makes no sense.
+            KvError: the request makes no sense, or the caller's time is over.
         """
-        return self._calls[request.method](request, caller)
+        pending = self._calls[request.method](request, caller)
+        in_time(caller)
+        return pending
 
     def _get(self, request: RestRequest, caller: Caller) -> Pending:
         parameters = Parameters(request.query, _LIST_PARAMETERS)

@@ -6,6 +6,7 @@ from typing import Any
 
 from kvstore.api.answer import Answer, Leave, Outcome, Pending, error_answer
 from kvstore.api.backend import Service
+from kvstore.api.caller_headers import in_time
 from kvstore.api.v3_json.decode import VALUES_MAX, decode
 from kvstore.api.v3_json.encode import encode, encode_slices, is_big
 from kvstore.api.v3_json.fast import decode_delete_range, decode_put, decode_range, decode_txn
@@ -48,8 +49,10 @@ class UnaryCall:
 
         Raises:
             Malformed: the body is not this call's request.
+            KvError: the caller's time is over.
         """
-        return Pending(partial(self._method, self._decode(body), caller), self.finish)
+        request = self._decode(body)
+        return Pending(partial(self._method, request, in_time(caller)), self.finish)
 
     def finish(self, outcome: Outcome) -> Answer:
         """The answer to whatever the service replied; long ones are encoded while they are sent."""

@@ -147,9 +147,26 @@ def test_who_calls_is_read_from_the_headers(headers, caller):
     assert caller_of(CIMultiDict(headers)) == caller
 
 
-def test_small_timeouts_are_small():
-    assert caller_of(CIMultiDict({"Grpc-Timeout": "7u"})).timeout_seconds == pytest.approx(7e-6)
-    assert caller_of(CIMultiDict({"Grpc-Timeout": "7n"})).timeout_seconds == pytest.approx(7e-9)
+@pytest.mark.parametrize(
+    ("text", "waited_seconds", "seconds"),
+    [
+        ("700000u", 0.0, 0.7),
+        ("7000000n", 0.0, 0.007),
+        ("+2S", 1.5, 0.5),
+        ("7u", 0.0, 0.0),
+        ("7n", 0.0, 0.0),
+        ("2S", 2.0, 0.0),
+    ],
+)
+def test_a_timeout_runs_from_the_head_on_and_what_is_too_short_is_over(
+    text, waited_seconds, seconds
+):
+    caller = caller_of(CIMultiDict({"Grpc-Timeout": text}), waited_seconds)
+    assert caller.timeout_seconds == pytest.approx(seconds)
+
+
+def test_a_timeout_of_nothing_is_none():
+    assert caller_of(CIMultiDict({"Grpc-Timeout": "0S"}), 1.0) == ANYBODY
 
 
 @pytest.mark.parametrize("text", ["xx", "5", "m", "5s", "1.5S", "", "5 S", "9" * 30 + "S"])

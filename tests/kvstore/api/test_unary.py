@@ -11,7 +11,7 @@ from kvstore.api.v3_json.decode import Malformed
 from kvstore.api.v3_json.encode import SLICE_RECORDS, encode
 from kvstore.api.v3_json.unary import unary_calls
 from kvstore.errors import Code, ErrorKind, KvError
-from kvstore.service.caller import ANYBODY
+from kvstore.service.caller import ANYBODY, Caller
 from kvstore.types import (
     AlarmAction,
     AlarmRequest,
@@ -213,6 +213,17 @@ def test_values_of_a_request_are_bounded():
         calls["/v3/kv/txn"].pending(body, ANYBODY)
     with pytest.raises(Malformed, match="more than 20"):
         calls["/v3/lease/grant"].pending(body, ANYBODY)
+
+
+def test_who_waits_no_more_is_told_so_once_their_request_was_understood():
+    service = FakeService()
+    put = unary_calls(service)["/v3/kv/put"]
+    late = Caller(timeout_seconds=0.0)
+    with pytest.raises(KvError, match="context deadline exceeded"):
+        put.pending(b'{"key":"YQ=="}', late)
+    with pytest.raises(Malformed):
+        put.pending(b"{", late)
+    assert service.calls == []
 
 
 @pytest.mark.parametrize("code", Code)
