@@ -23,12 +23,15 @@ def tick(core: Core) -> None:
 
 
 def may_campaign(core: Core) -> bool:
-    """Only voters campaign, and none whose state machine is about to be replaced.
+    """Only voters campaign, none that is mute (I17), and none whose state machine is about to be
+    replaced.
 
     One that the configuration in force leaves out campaigns as long as that is not committed: it
     may be the only one that has it, and so the only one that can be elected (thesis §4.2.2).
     """
-    return core.pending_snapshot is None and any(
+    if core.required_index or core.pending_snapshot is not None:
+        return False
+    return any(
         votes_in(configuration, core.node_id)
         for configuration in core.membership.undecided(core.commit_index)
     )

@@ -35,6 +35,7 @@ class Core:
         messages_after_sync: May leave once everything handed out so far is durable.
         applying_index: The newest entry handed out to apply; ``applied_index`` has been applied.
         pending_snapshot: Handed out to be swapped in, and not reported as installed yet.
+        required_index: Not 0 while this node is mute: what a snapshot must cover to end that.
         votes: What is known of this node's own election.
         leadership: What only a leader knows; None on all others.
     """
@@ -61,6 +62,7 @@ class Core:
         "reads",
         "reads_rejected",
         "rejected",
+        "required_index",
         "rng",
         "role",
         "term",
@@ -76,7 +78,12 @@ class Core:
         snapshot: SnapshotMeta,
         entries: list[Entry],
         applied: Index,
+        required_index: Index,
     ) -> None:
+        if required_index:
+            # What was committed beyond the snapshot is not here any more.
+            hard_state = HardState(hard_state.term, hard_state.voted_for, snapshot.index)
+            _check_mute(snapshot, entries, required_index)
         _check_storage(hard_state, snapshot, entries, applied)
         self.config = config
         self.rng = rng
@@ -90,6 +97,7 @@ class Core:
         self.applied_index: Index = applied
         self.applying_index: Index = applied
         self.pending_snapshot: SnapshotMeta | None = None
+        self.required_index: Index = required_index
         self.durability = Durability(hard_state, self.log.last_index)
         self.membership = Membership(config.node_id, snapshot.index, snapshot.configuration)
         self.membership.take_in(entries)
@@ -166,6 +174,14 @@ class Core:
         if target - log.base_index >= step:
             log.trim_to(Index(target))
             self.membership.fold(Index(target))
+
+
+def _check_mute(snapshot: SnapshotMeta, entries: list[Entry], required_index: Index) -> None:
+    if entries or snapshot.index >= required_index:
+        raise StorageError(
+            f"a node that needs a snapshot at {required_index} begins below that, without entries, "
+            f"not at {snapshot.index} with {len(entries)} entries"
+        )
 
 
 def _check_storage(

@@ -16,6 +16,7 @@ from raft.messages import (
     RequestVote,
     RequestVoteReply,
 )
+from raft.mute import NOT_MUTE, ask_for_snapshot
 from raft.types import ENTRY_HEADER_BYTES, NO_NODE, Index, NodeId, Proposal, Role, Term
 
 # A question about reads that was not answered for so many ticks is asked again.
@@ -89,7 +90,7 @@ def on_request_vote(core: Core, message: RequestVote) -> None:
     current = message.last_term > last_term or (
         message.last_term == last_term and message.last_index >= log.last_index
     )
-    granted = free and current and message.term >= core.term
+    granted = free and current and message.term >= core.term and not core.required_index
     if granted and not message.pre_vote:
         core.voted_for = message.sender
         core.election_elapsed = 0
@@ -102,6 +103,9 @@ def on_request_vote(core: Core, message: RequestVote) -> None:
 def on_append_entries(core: Core, message: AppendEntries) -> None:
     """Take in the leader's entries, if they follow what is here (Raft §5.3)."""
     heard_from_leader(core, message.sender)
+    if core.required_index:
+        ask_for_snapshot(core, message.sender)
+        return
     log = core.log
     prev, entries = message.prev_index, message.entries
     if prev < core.commit_index:
@@ -172,6 +176,11 @@ def _refuse(core: Core, message: AppendEntries) -> None:
 def on_heartbeat(core: Core, message: Heartbeat) -> None:
     """The leader lives; it may know of a newer commit index."""
     heard_from_leader(core, message.sender)
+    if core.required_index:
+        # No answer to the round, which would count for reads: it asks instead, round by round.
+        if message.read_round:
+            ask_for_snapshot(core, message.sender)
+        return
     if message.commit_index > core.log.last_index:
         raise StorageError(
             f"this node acknowledged entries up to {message.commit_index}, but its log ends at"
@@ -195,6 +204,12 @@ def on_install_snapshot(core: Core, message: InstallSnapshot) -> None:
     meta = message.meta
     if meta is None:
         raise PeerError(f"node {message.sender} offers a snapshot of nothing")
+    if meta.index < core.required_index:
+        ask_for_snapshot(core, message.sender)
+        return
+    # It covers all that this node may ever have acknowledged (I18). Whatever this node says from
+    # here on leaves after the snapshot's mark is on the disk.
+    core.required_index = NOT_MUTE
     if meta.index <= core.commit_index:
         _accept(core, message.sender, core.commit_index)
         return

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from raft.codec import decode_configuration
+from raft.messages import AppendEntriesReply, HeartbeatReply, RequestVote, RequestVoteReply
 from raft.progress import ProgressState
 from raft.types import (
     NO_NODE,
@@ -26,12 +27,13 @@ from raft.types import (
 
 if TYPE_CHECKING:
     from raft.core import Core
+    from raft.messages import Message
 
 
 class InvariantChecker:
     """Checks one node's state, and each change against the state before."""
 
-    __slots__ = ("_applied", "_commit", "_last", "_term", "_vote", "_was_leader")
+    __slots__ = ("_applied", "_commit", "_last", "_required", "_term", "_vote", "_was_leader")
 
     def __init__(self, core: Core) -> None:
         self._remember(core)
@@ -48,6 +50,7 @@ class InvariantChecker:
         _check_role(core)
         _check_configuration(core)
         _check_progress(core)
+        self._check_mute(core)
         self._check_change(core)
         self._remember(core)
 
@@ -58,6 +61,25 @@ class InvariantChecker:
         self._applied = core.applied_index
         self._last = (core.log.last_index, core.log.last_term)
         self._was_leader = core.role is Role.LEADER
+        self._required = core.required_index
+
+    def _check_mute(self, core: Core) -> None:
+        if not self._required:
+            assert not core.required_index, "I17: mute is how a node begins, or not at all"
+            return
+        if not core.required_index:
+            covered = core.log.base_index
+            assert covered >= self._required, "I18: what it may have acknowledged is not covered"
+            return
+        assert core.required_index == self._required, "I18: what is required never changes"
+        assert core.role is Role.FOLLOWER, "I17: a mute node only follows"
+        assert core.log.last_index == core.log.base_index, "I17: a mute node has no entries"
+        promised = [each for each in core.messages_after_sync if _counts(each)]
+        assert not promised, "I17: a mute node says nothing that counts"
+        if core.term == self._term:
+            assert core.voted_for == self._vote, "I17: a mute node votes for nobody"
+        else:
+            assert core.voted_for == NO_NODE, "I17: a mute node votes for nobody"
 
     def _check_change(self, core: Core) -> None:
         assert core.term >= self._term, "I05: the term never decreases"
@@ -69,6 +91,15 @@ class InvariantChecker:
             index, term = self._last
             if index >= core.log.base_index:
                 assert core.log.term_at(index) == term, "I09: a leader only appends to its log"
+
+
+def _counts(message: Message) -> bool:
+    """Whether somebody may count this towards a majority."""
+    if isinstance(message, AppendEntriesReply):
+        return message.accepted
+    if isinstance(message, RequestVoteReply):
+        return message.granted
+    return isinstance(message, HeartbeatReply | RequestVote)
 
 
 def _check_log(core: Core) -> None:

@@ -1,5 +1,7 @@
 """What a leader does: takes proposals, commits, confirms reads, beats, hands over."""
 
+from typing import Final
+
 from raft.codec import encode_configuration, encode_entry
 from raft.core import Core
 from raft.effects import Accepted, Rejected
@@ -27,6 +29,9 @@ from raft.types import (
     Proposal,
     Role,
 )
+
+_NOOPS_MAX: Final = 100
+"""What an idle log grows by at a time for a follower that waits for a higher index."""
 
 
 def become_leader(core: Core) -> None:
@@ -164,6 +169,19 @@ def _append_configuration(core: Core, configuration: Configuration) -> Entry:
     return _append_own(core, EntryKind.CONFIGURATION, encode_configuration(configuration))
 
 
+def append_up_to(core: Core, index: Index) -> None:
+    """Let an idle log grow towards ``index``, which no client's write may ever reach.
+
+    A portion a call: the call comes again as long as it is needed.
+    """
+    leadership = core.leadership
+    assert leadership is not None, "only a leader appends its own entries"
+    last = core.log.last_index
+    if leadership.transfer_target == NO_NODE and core.commit_index == last:
+        for _ in range(min(_NOOPS_MAX, index - last)):
+            _append_own(core, EntryKind.NOOP, b"")
+
+
 def advance_commit(core: Core) -> None:
     """Commit what a majority holds durably, if it is of this term (Raft §5.4.2, figure 8).
 
@@ -295,7 +313,8 @@ def continue_transfer(core: Core) -> None:
     if leadership is None or leadership.transfer_target == NO_NODE or leadership.transfer_sent:
         return
     target = leadership.progress[leadership.transfer_target]
-    if target.match == core.log.last_index:
+    # What a mute one acknowledged once is not what it holds now.
+    if target.match == core.log.last_index and not target.required_index:
         leadership.transfer_sent = True
         # Not after the disk: it says no more than a heartbeat does, and a leader hands over just
         # when its disk hangs.

@@ -60,7 +60,8 @@ class AppendEntriesReply(Envelope, frozen=True, array_like=True, tag=4):
     Accepted: the follower's log matches the leader's up to ``match_index``, durably. Rejected:
     ``prev_index`` is the one refused, and ``conflict_index``, ``conflict_term`` say where to try
     next: the follower's last index at or below it whose term could match (conflict back-off by
-    term, Raft §5.3).
+    term, Raft §5.3). Rejected with a ``required_index``: the follower is mute (``raft/mute.py``),
+    and takes nothing but a snapshot that covers this index.
     """
 
     accepted: bool
@@ -68,6 +69,7 @@ class AppendEntriesReply(Envelope, frozen=True, array_like=True, tag=4):
     prev_index: Index = Index(0)
     conflict_index: Index = Index(0)
     conflict_term: Term = Term(0)
+    required_index: Index = Index(0)
 
 
 class Heartbeat(Envelope, frozen=True, array_like=True, tag=5):

@@ -40,6 +40,7 @@ from raft.messages import (
     RequestVoteReply,
     TimeoutNow,
 )
+from raft.mute import NOT_MUTE
 from raft.outbox import Outbox
 from raft.types import (
     NO_NODE,
@@ -92,6 +93,8 @@ class RaftNode:
             configuration.
         entries: All that is durable after the snapshot.
         applied: What the state machine holds already, at least ``snapshot.index``.
+        required_index: Not 0 if the log is damaged below an intact tail: the end of that tail. The
+            node is mute then (``raft/mute.py``), and begins with no entries.
 
     Raises:
         StorageError: These do not hold together: the disk lost something.
@@ -108,8 +111,9 @@ class RaftNode:
         snapshot: SnapshotMeta,
         entries: list[Entry],
         applied: Index,
+        required_index: Index = NOT_MUTE,
     ) -> None:
-        core = Core(config, rng, hard_state, snapshot, entries, applied)
+        core = Core(config, rng, hard_state, snapshot, entries, applied, required_index)
         self._core = core
         self._outbox = Outbox(core)
         self._checker = InvariantChecker(core) if config.check_invariants else None
@@ -128,7 +132,8 @@ class RaftNode:
             ProposeMembership: self._on_propose_membership,
         }
         current = core.membership.current
-        if current.voters == (core.node_id,) and not current.voters_outgoing:
+        alone = current.voters == (core.node_id,) and not current.voters_outgoing
+        if alone and candidate.may_campaign(core):
             # Nobody else could lead: waiting for a timeout would only delay the start.
             candidate.campaign(core, pre_vote=True)
 
@@ -221,6 +226,18 @@ class RaftNode:
     def log_size_bytes(self) -> int:
         """What the log's entries take in memory, encoded."""
         return self._core.log.size_bytes
+
+    @property
+    def required_index(self) -> Index:
+        """What a snapshot must cover before this node takes part again; 0 unless it is mute."""
+        return self._core.required_index
+
+    def snapshot_floor(self, node_id: NodeId) -> Index:
+        """What a snapshot must cover, at least, to be of use to this follower."""
+        core = self._core
+        follower = None if core.leadership is None else core.leadership.progress.get(node_id)
+        required = Index(0) if follower is None else follower.required_index
+        return max(core.log.base_index, required)
 
     def snapshot_meta(self, index: Index) -> SnapshotMeta:
         """What a snapshot of the state after ``index`` has to say about itself.

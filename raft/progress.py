@@ -41,6 +41,8 @@ class Progress:
         active: It was heard from since the last check of the quorum; ``was_active``: in the period
             before.
         answered_round: The newest heartbeat round it answered in this term.
+        required_index: Not 0 while it is mute: what a snapshot for it must cover. ``match`` is then
+            what it once acknowledged, which stays counted (I18).
         inflight: Unacknowledged appends, oldest first: (last index, bytes, round when sent).
         snapshot_index: What the sent snapshot covers; ``UNSENT`` while it is under way.
         snapshot_hold: The log is kept after this index, for what the snapshot will need next.
@@ -55,6 +57,7 @@ class Progress:
         "next",
         "node_id",
         "paused",
+        "required_index",
         "sent_commit",
         "snapshot_hold",
         "snapshot_index",
@@ -73,6 +76,7 @@ class Progress:
         self.active = False
         self.was_active = False
         self.answered_round = 0
+        self.required_index = Index(0)
         self.inflight: deque[tuple[Index, int, int]] = deque()
         self.inflight_bytes = 0
         self.snapshot_index = UNSENT
@@ -107,6 +111,7 @@ class Progress:
 
     def acknowledged(self, match: Index) -> None:
         """It holds everything up to ``match``: raise the marks, open the window."""
+        self.required_index = Index(0)
         self.match = max(self.match, match)
         self.next = max(self.next, Index(match + 1))
         inflight = self.inflight

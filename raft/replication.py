@@ -3,7 +3,7 @@
 from raft.core import Core
 from raft.errors import PeerError
 from raft.events import PeerUnreachable, SnapshotSent
-from raft.leader import advance_commit, confirm_reads, continue_transfer
+from raft.leader import advance_commit, append_up_to, confirm_reads, continue_transfer
 from raft.leadership import Leadership
 from raft.messages import (
     AppendEntries,
@@ -118,6 +118,9 @@ def on_append_reply(core: Core, message: AppendEntriesReply) -> None:
     if message.accepted:
         _on_accepted(core, leadership, follower, message.match_index)
         return
+    if message.required_index:
+        _on_mute(core, leadership, follower, message.required_index)
+        return
     retry_from = message.conflict_index
     log = core.log
     # Below this no entry of a newer term than the follower's can match: skip them all at once.
@@ -136,7 +139,7 @@ def _on_accepted(core: Core, leadership: Leadership, follower: Progress, match: 
         )
     if match < follower.match:
         return
-    news = match > follower.match
+    news = match > follower.match or follower.required_index > 0
     follower.acknowledged(match)
     if follower.state is ProgressState.PROBE or (
         follower.state is ProgressState.SNAPSHOT and match >= core.log.base_index
@@ -146,6 +149,24 @@ def _on_accepted(core: Core, leadership: Leadership, follower: Progress, match: 
     if news:
         advance_commit(core)
         continue_transfer(core)
+
+
+def _on_mute(core: Core, leadership: Leadership, follower: Progress, required: Index) -> None:
+    """A follower that lost its log asks for a snapshot that covers ``required``.
+
+    It asks again at every heartbeat, so nothing has to be remembered but that it did.
+    """
+    follower.required_index = required
+    if follower.state is ProgressState.SNAPSHOT:
+        _await_installation(core, leadership, follower)
+        return
+    follower.become_probe(Index(follower.match + 1))
+    # Nothing else is of use to it.
+    follower.paused = True
+    if core.log.last_index < required:
+        append_up_to(core, required)
+    elif core.applied_index >= required:
+        _send_snapshot(core, follower)
 
 
 def on_heartbeat_reply(core: Core, message: HeartbeatReply) -> None:
@@ -177,7 +198,12 @@ def _resume(core: Core, leadership: Leadership, follower: Progress, number: int)
             leadership.unsent = True
         elif follower.match < core.log.last_index and not follower.inflight:
             leadership.unsent = True
-    elif follower.snapshot_index != UNSENT:
+    else:
+        _await_installation(core, leadership, follower)
+
+
+def _await_installation(core: Core, leadership: Leadership, follower: Progress) -> None:
+    if follower.snapshot_index != UNSENT:
         patience = _SNAPSHOT_PATIENCE * core.config.election_ticks
         if leadership.ticks - follower.snapshot_tick >= patience:
             _probe_after_snapshot(leadership, follower)

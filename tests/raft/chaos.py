@@ -9,9 +9,11 @@ from .cluster import ELECTION_TICKS, Cluster, Host
 
 
 class Chaos:
-    """Random steps on a cluster; with ``membership`` its configuration changes as well."""
+    """Random steps on a cluster; with ``membership`` its configuration changes as well, with
+    ``damage`` logs are damaged below their tails, of a minority at a time.
+    """
 
-    def __init__(self, cluster: Cluster, *, membership: bool = False) -> None:
+    def __init__(self, cluster: Cluster, *, membership: bool = False, damage: bool = False) -> None:
         self.cluster = cluster
         self.rng = cluster.rng
         self.proposed = 0
@@ -35,6 +37,8 @@ class Chaos:
         ]
         if membership:
             self.actions.append((self._change, 8))
+        if damage:
+            self.actions.append((self._damage, 3))
         self.counts = dict.fromkeys([action.__name__ for action, _ in self.actions], 0)
 
     def run(self, steps: int) -> None:
@@ -117,6 +121,16 @@ class Chaos:
         host = self._host()
         if host.up:
             host.crash(synced=self.rng.randrange(len(host.unsynced) + 1))
+
+    def _damage(self) -> None:
+        host, hosts = self._host(), list(self.cluster.hosts.values())
+        mute = [each for each in hosts if each.disk.required_index and each is not host]
+        if not host.disk.last_index or 2 * (len(mute) + 1) > len(hosts):
+            return
+        if host.up:
+            host.crash(synced=self.rng.randrange(len(host.unsynced) + 1))
+        host.disk.lose_log()
+        host.start()
 
     def _restart(self) -> None:
         host = self._host()

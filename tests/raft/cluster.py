@@ -65,6 +65,8 @@ class Disk:
         self.snapshot = SnapshotMeta(Index(0), Term(0), configuration)
         self.state: list[Entry] = []
         self.entries: list[Entry] = []
+        self.required_index = Index(0)
+        self._origin = self.snapshot
 
     @property
     def last_index(self) -> int:
@@ -76,10 +78,17 @@ class Disk:
         if effects.snapshot is not None:
             assert state is not None
             self.snapshot, self.state, self.entries = effects.snapshot, state, []
+            if effects.snapshot.index >= self.required_index:
+                self.required_index = Index(0)
         for entry in effects.entries:
             del self.entries[entry.index - self.snapshot.index - 1 :]
             assert len(self.entries) == entry.index - self.snapshot.index - 1, "a gap on disk"
             self.entries.append(entry)
+
+    def lose_log(self) -> None:
+        """Damage below an intact tail: term, vote and the log's end are all that is left."""
+        self.required_index = Index(max(self.last_index, self.required_index))
+        self.snapshot, self.state, self.entries = self._origin, [], []
 
     def mark_snapshot(self, meta: SnapshotMeta, state: list[Entry]) -> None:
         self.entries = [entry for entry in self.entries if entry.index > meta.index]
@@ -114,6 +123,7 @@ class Host:
             snapshot=self.disk.snapshot,
             entries=list(self.disk.entries),
             applied=self.disk.snapshot.index,
+            required_index=self.disk.required_index,
         )
 
     def crash(self, synced: int = 0) -> None:
@@ -201,7 +211,11 @@ class Host:
 
     def compact(self) -> None:
         """Put a snapshot of its own on disk and forget the log that it covers."""
-        if self.node._core.pending_snapshot is not None or self.unsynced:
+        if (
+            self.node._core.pending_snapshot is not None
+            or self.unsynced
+            or self.disk.required_index
+        ):
             return
         meta = self.take_snapshot()
         self.disk.mark_snapshot(meta, self.cluster.snapshots[meta.index])

@@ -99,6 +99,7 @@ class Lab:
     Args:
         configuration: Who votes, or how many voters.
         log: The terms of the entries it starts with.
+        required: What a snapshot must cover, if the node begins mute.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Lab:
         commit: int = 0,
         log: Iterable[int] = (),
         seed: int = 1,
+        required: int = 0,
         **settings: Any,
     ) -> None:
         if isinstance(configuration, int):
@@ -126,6 +128,7 @@ class Lab:
             snapshot=SnapshotMeta(Index(0), Term(0), configuration),
             entries=list(entries_of(log)),
             applied=Index(0),
+            required_index=Index(required),
         )
         self.peers = [each for each in configuration.members() if each != node_id]
 

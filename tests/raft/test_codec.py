@@ -46,7 +46,7 @@ GOLDEN_MESSAGES = [
         AppendEntries(1, 2, 9, 299, 7, 298, (GOLDEN_ENTRY,)),
         "9803010209cd012b07cd012a91c41b677a31ee0000000007000000000000002c01000000000000707574",
     ),
-    (AppendEntriesReply(2, 1, 9, accepted=True, match_index=300), "9904020109c3cd012c000000"),
+    (AppendEntriesReply(2, 1, 9, accepted=True, match_index=300), "9a04020109c3cd012c00000000"),
     (Heartbeat(1, 2, 9, 299, 4), "9605010209cd012b04"),
     (HeartbeatReply(2, 1, 9, 4), "950602010904"),
     (InstallSnapshot(1, 2, 9), "9507010209c0"),
@@ -122,9 +122,7 @@ messages = st.one_of(
     snapshots,
     st.builds(RequestVote, ids, ids, numbers, numbers, numbers, st.booleans(), st.booleans()),
     st.builds(RequestVoteReply, ids, ids, numbers, st.booleans(), st.booleans()),
-    st.builds(
-        AppendEntriesReply, ids, ids, numbers, st.booleans(), numbers, numbers, numbers, numbers
-    ),
+    st.builds(AppendEntriesReply, ids, ids, numbers, st.booleans(), *[numbers] * 5),
     st.builds(Heartbeat, ids, ids, numbers, numbers, numbers),
     st.builds(HeartbeatReply, ids, ids, numbers, numbers),
     st.builds(TimeoutNow, ids, ids, numbers),
