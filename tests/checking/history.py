@@ -39,6 +39,7 @@ class Operation(msgspec.Struct):
         outcome: What the client knows.
         response: The typed answer, if the outcome is ``OK``.
         error: What the client was told, if it is not.
+        user: Whose token came with it; "" if none did.
     """
 
     client: int
@@ -50,6 +51,7 @@ class Operation(msgspec.Struct):
     outcome: Outcome = Outcome.UNKNOWN
     response: Any = None
     error: str = ""
+    user: str = ""
 
 
 class Watch(msgspec.Struct):
@@ -66,6 +68,7 @@ class Watch(msgspec.Struct):
         responses: What came, with its time, as it came.
         ended_at: When the stream was over (``inf``: it was open to the end of the run).
         ended: Why: "" if it was open to the end.
+        user: As in ``Operation``.
     """
 
     client: int
@@ -75,6 +78,7 @@ class Watch(msgspec.Struct):
     responses: list[tuple[float, WatchResponse]] = []
     ended_at: float = inf
     ended: str = ""
+    user: str = ""
 
 
 class History(msgspec.Struct):
