@@ -311,6 +311,35 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             check_range(setting, value, f"--{setting.flag}")
         _check_whole(self)
 
+    def check_initial_cluster(self) -> None:
+        """Refuse an ``--initial-cluster`` that does not go with the rest.
+
+        It counts for an empty directory only. One that holds a log knows its cluster better: the
+        members may have changed, or been given other URLs, since these flags were written.
+
+        Raises:
+            ConfigError: It lacks this member, has other URLs for it, or has a URL twice.
+        """
+        seen: dict[str, str] = {}
+        for name, urls in self.initial_cluster.items():
+            for url in urls:
+                if url in seen:
+                    raise ConfigError(
+                        f"--initial-cluster: {url} belongs to both {seen[url]} and {name}"
+                    )
+                seen[url] = name
+        mine = self.initial_cluster.get(self.name)
+        if mine is None:
+            raise ConfigError(
+                f"--initial-cluster: does not name this member, --name {self.name!r}; "
+                f"it names {', '.join(sorted(self.initial_cluster))}"
+            )
+        if sorted(mine) != sorted(self.initial_advertise_peer_urls):
+            raise ConfigError(
+                f"--initial-cluster: gives {self.name} the URLs {','.join(mine)}, but "
+                f"--initial-advertise-peer-urls says {','.join(self.initial_advertise_peer_urls)}"
+            )
+
     @property
     def quota_bytes(self) -> int | None:
         """Most bytes to store; None: no limit."""
@@ -411,27 +440,6 @@ def _check_whole(config: ServerConfig) -> None:
         )
     parse_auth_token(config.auth_token)
     parse_retention(config.auto_compaction_mode, config.auto_compaction_retention)
-    _check_cluster(config)
-
-
-def _check_cluster(config: ServerConfig) -> None:
-    seen: dict[str, str] = {}
-    for name, urls in config.initial_cluster.items():
+    for urls in config.initial_cluster.values():
         for url in urls:
             checked_url(url, "--initial-cluster")
-            if url in seen:
-                raise ConfigError(
-                    f"--initial-cluster: {url} belongs to both {seen[url]} and {name}"
-                )
-            seen[url] = name
-    mine = config.initial_cluster.get(config.name)
-    if mine is None:
-        raise ConfigError(
-            f"--initial-cluster: does not name this member, --name {config.name!r}; "
-            f"it names {', '.join(sorted(config.initial_cluster))}"
-        )
-    if sorted(mine) != sorted(config.initial_advertise_peer_urls):
-        raise ConfigError(
-            f"--initial-cluster: gives {config.name} the URLs {','.join(mine)}, but "
-            f"--initial-advertise-peer-urls says {','.join(config.initial_advertise_peer_urls)}"
-        )

@@ -78,6 +78,7 @@ def founding_identity(config: "ServerConfig") -> Identity:
             f"--initial-cluster-state is existing, but {config.data_dir} is empty, and no cluster "
             "was asked who this member is"
         )
+    config.check_initial_cluster()
     return derive(config.name, config.initial_cluster, config.initial_cluster_token)
 
 

@@ -121,8 +121,9 @@ async def join(config: "ServerConfig") -> Identity:
     """Ask the members in --initial-cluster who this one is.
 
     Raises:
-        ConfigError: None of them answers, or see ``find_own``.
+        ConfigError: The flags contradict each other, none of them answers, or see ``find_own``.
     """
+    config.check_initial_cluster()
     loop = asyncio.get_running_loop()
     give_up = loop.time() + JOIN_SECONDS_MAX
     others = [urls for name, urls in config.initial_cluster.items() if name != config.name]

@@ -121,13 +121,6 @@ def test_a_flag_names_another_file_than_the_variable():
         ({"listen-client-urls": "http://a:1/x"}, "--listen-client-urls", "http://host:port"),
         ({"listen-client-urls": ","}, "--listen-client-urls", "at least one URL"),
         ({"initial-cluster": "http://a:1"}, "--initial-cluster", "name=url"),
-        ({"initial-cluster": "a=http://a:1"}, "--initial-cluster", "--name 'default'"),
-        ({"initial-cluster": "default=http://a:1,b=http://a:1"}, "--initial-cluster", "both"),
-        (
-            {"initial-cluster": "default=http://a:1", "initial-advertise-peer-urls": "http://b:1"},
-            "--initial-cluster",
-            "--initial-advertise-peer-urls",
-        ),
         ({"name": ""}, "--name", "empty"),
     ],
 )
@@ -135,6 +128,24 @@ def test_a_refusal_names_the_flag_and_what_it_may_be(given, flag, words):
     with pytest.raises(ConfigError) as caught:
         load(given, {}, read_nothing)
     assert str(caught.value).startswith(flag)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"initial-cluster": "a=http://a:1"}, "--name 'default'"),
+        ({"initial-cluster": "default=http://a:1,b=http://a:1"}, "both"),
+        (
+            {"initial-cluster": "default=http://a:1", "initial-advertise-peer-urls": "http://b:1"},
+            "--initial-advertise-peer-urls",
+        ),
+    ],
+)
+def test_the_list_of_founders_goes_with_the_rest_where_it_counts(given, words):
+    config = load(given, {}, read_nothing).config
+    with pytest.raises(ConfigError, match=r"^--initial-cluster: ") as caught:
+        config.check_initial_cluster()
     assert words in str(caught.value)
 
 

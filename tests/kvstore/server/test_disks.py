@@ -228,6 +228,8 @@ async def test_once_there_is_a_log_the_flags_of_the_founding_count_for_nothing(
             "initial_advertise_peer_urls": ("http://moved:2380",),
             "initial_cluster": {"m0": ("http://moved:2380",)},
         },
+        {"initial_advertise_peer_urls": ("http://moved:2380",)},
+        {"initial_cluster": {"m1": ("http://m1:2380",)}},
     ):
         await host.stop()
         host.config = own
