@@ -130,7 +130,7 @@ def replace(client: Client, who: str, peer_urls: str | None, wait_seconds: float
 
     Takes the lost one out, lets a learner in with the same peer URLs (or those given), says how to
     start it, waits until it has caught up, and gives it its vote. Was it interrupted, run it again:
-    it goes on where it stopped.
+    it goes on where it stopped; once the lost one is out, --peer-urls says which one is meant.
     """
     urls = _peer_urls(peer_urls) if peer_urls else []
     Replacement(client, who, urls, wait_seconds).run()

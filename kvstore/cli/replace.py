@@ -1,7 +1,9 @@
 """``kvstore member replace``: remove, add as learner, promote, as one command.
 
 Every step is found anew in the list of members. So the command may be interrupted, at whatever
-point, and be run again; and a step whose outcome was not heard is not done twice.
+point, and be run again; and a step whose outcome was not heard is not done twice. Once the lost
+member is out nobody knows its name, and the new one has none before it is started: then the peer
+URLs say which one is meant.
 """
 
 from __future__ import annotations
@@ -94,8 +96,8 @@ class Replacement:
                 self._say(f"looking what came of it: {error.message}")
             if self._clock() >= self._give_up:
                 raise click.ClickException(
-                    "the new member has not caught up in time (is it started?): run the same "
-                    "command again to go on waiting"
+                    "the new member has not caught up in time (is it started?): to go on waiting, "
+                    f"run {self._again(self._peer_urls)}"
                 )
             self._sleep(LOOK_SECONDS)
 
@@ -117,11 +119,26 @@ class Replacement:
             if added.member is not None:
                 self._say(f"added member {added.member.ID:x} as a learner")
         else:
-            raise click.ClickException(
-                f"there is no member {self._who}. If an interrupted replacement has removed it "
-                "already, say where the new one listens: --peer-urls=http://HOST:2380"
-            )
+            raise self._nobody(members)
         return False
+
+    def _again(self, peer_urls: Sequence[str]) -> str:
+        """The command that goes on from here."""
+        who = shlex.quote(self.name)
+        urls = ",".join(peer_urls) or "http://HOST:2380"
+        return f"kvstore member replace {who} --peer-urls={urls}"
+
+    def _nobody(self, members: list[Member]) -> click.ClickException:
+        """Nobody goes by this name, or a learner without any that may be somebody else's."""
+        rows = [
+            f"{row.ID:x} ({row.name or 'not started'}, {','.join(row.peerURLs)})" for row in members
+        ]
+        urls = [url for row in members if row.isLearner and not row.name for url in row.peerURLs]
+        return click.ClickException(
+            f"there is no member {self._who}, only {', '.join(rows)}; nothing was changed. If an "
+            "interrupted replacement has removed it already, say where the new one listens: "
+            + self._again(urls)
+        )
 
     def _find_old(self, members: list[Member]) -> Member | None:
         for row in members:
@@ -130,7 +147,11 @@ class Replacement:
         return None
 
     def _find_new(self, members: list[Member]) -> Member | None:
-        """The learner that takes the place: by its URLs, else by its name or for having none."""
+        """The learner that takes the place: by its URLs, else by its name.
+
+        One that was not started has no name, and goes by its id; else a name that was mistyped
+        would be given to a learner that somebody else waits for.
+        """
         learners = [row for row in members if row.isLearner]
         for row in learners:
             if self._peer_urls and row.peerURLs == self._peer_urls:
@@ -143,7 +164,7 @@ class Replacement:
         if any(self._who in (row.name, f"{row.ID:x}") for row in members if not row.isLearner):
             return None
         for row in learners:
-            if row.name in ("", self._who):
+            if self._who == (row.name or f"{row.ID:x}"):
                 return row
         return None
 
@@ -184,6 +205,7 @@ class Replacement:
         if not new.isLearner:
             self._say(f"member {new.ID:x} ({new.name}) votes: it has taken the place")
             return True
+        self._peer_urls = tuple(sorted(new.peerURLs))
         if not new.name:
             if self._told_to_start != new.ID:
                 self._told_to_start = new.ID
@@ -198,7 +220,6 @@ class Replacement:
                 f"replace it by its id: kvstore member replace {new.ID:x}"
             )
         self._told_to_start = new.ID
-        self._peer_urls = tuple(sorted(new.peerURLs))
         try:
             self._client.member_promote(new.ID)
         except UnknownOutcomeError:

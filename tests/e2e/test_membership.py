@@ -184,11 +184,12 @@ def test_a_member_that_lost_its_directory_is_replaced_by_one_command(
     mistake = kvstore("member", "replace", others[0].name, endpoints)
     assert mistake.returncode == 1
     assert b"it is not lost, and nothing was changed" in mistake.stderr
-    # Interrupted before the new one is started: run again, it goes on.
+    # Interrupted before the new one is started: run again as it says, it goes on.
     first = kvstore("member", "replace", lost.name, endpoints, "--wait=1")
     assert first.returncode == 1
-    assert b"run the same command again" in first.stderr
-    again = Foreground(["member", "replace", lost.name, endpoints], tmp_path / "replace.log")
+    command = ["member", "replace", lost.name, f"--peer-urls={lost.node.peer_url}"]
+    assert f"run kvstore {' '.join(command)}".encode() in first.stderr
+    again = Foreground([*command, endpoints], tmp_path / "replace.log")
     try:
         again.wait_output("--initial-cluster-state=existing")
         renewed = _joiner(lost.node, cluster)

@@ -70,9 +70,9 @@ class Asked:
         return StatusResponse(ResponseHeader(1, self.member, 1, 1), leader=1)
 
 
-def replace(told: Told, who: str) -> None:
+def replace(told: Told, who: str, *urls: str, wait_seconds: float = 60.0) -> None:
     client = cast(Client, told)
-    Replacement(client, who, (), 60.0, sleep=lambda _: None, clock=lambda: 0.0).run()
+    Replacement(client, who, urls, wait_seconds, sleep=lambda _: None, clock=lambda: 0.0).run()
 
 
 def test_a_lost_voter_is_taken_out_and_its_successor_promoted():
@@ -105,3 +105,28 @@ def test_a_lost_learner_is_replaced_by_its_id():
     told = Told([*VOTERS, LEARNER], {1, 2})
     replace(told, "10")
     assert told.calls == ["remove 10", "add http://m3:2380", "promote 20"]
+
+
+UNSTARTED = Member(33, "", ("http://m4:2380",), (), isLearner=True)
+
+
+def test_a_mistyped_name_takes_no_learner_that_waits_to_be_started():
+    told = Told([*VOTERS, UNSTARTED], {1, 2})
+    with pytest.raises(click.ClickException) as refusal:
+        replace(told, "m33")
+    words = refusal.value.message
+    assert "there is no member m33, only 1 (m1, http://m1:2380), 2 (m2, http://m2:2380), " in words
+    assert "21 (not started, http://m4:2380)" in words
+    assert words.endswith("kvstore member replace m33 --peer-urls=http://m4:2380")
+    assert told.calls == []
+
+
+@pytest.mark.parametrize(("who", "urls"), [("m4", ["http://m4:2380"]), ("21", [])])
+def test_a_learner_that_waits_to_be_started_goes_by_its_urls_or_its_id(who, urls, capsys):
+    told = Told([*VOTERS, UNSTARTED], {1, 2})
+    with pytest.raises(click.ClickException) as late:
+        replace(told, who, *urls, wait_seconds=0.0)
+    again = f"run kvstore member replace {who} --peer-urls=http://m4:2380"
+    assert late.value.message.endswith(again)
+    assert f"kvstore serve --name={who} " in capsys.readouterr().out
+    assert told.calls == []
