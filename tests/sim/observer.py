@@ -47,9 +47,14 @@ class Observer:
         driver = host.node.driver
         self._trace.add("start", host.number, f"member {host.member_id:x}, term {driver.raft.term}")
         self._marks.hit("restart" if host.disk.boots else "start", host.number)
-        driver.on_role(lambda change: self._on_role(host, change))
         _around(driver, "_carry_out", lambda effects: self._on_effects(host, effects))
         _around(host.node.applier, "enqueue", lambda entries: self._on_committed(host, entries))
+        _around(
+            host.node.applier,
+            "_on_outcome",
+            lambda outcome: self._tell("on_outcome", host, outcome),
+        )
+        self._around_reads(host)
         _around(host.node.peers, "send", lambda message: self._on_send(host, message))
         _around(driver, "receive", lambda message: self._on_receive(host, driver, message))
         _after(driver, "_turn", lambda: self._tell("on_turn", host))
@@ -69,6 +74,18 @@ class Observer:
 
     # --- what nodes do ----------------------------------------------------------------------------
 
+    def _around_reads(self, host: Host) -> None:
+        reads = host.node.reads
+        take = reads.take_context
+
+        def observed() -> int | None:
+            context = take()
+            if context is not None:
+                self._tell("on_read", host, context)
+            return context
+
+        reads.take_context = observed  # type: ignore[method-assign]
+
     def _on_role(self, host: Host, change: RoleChange) -> None:
         name = change.role.name.lower()
         self._trace.add("role", host.number, f"{name}, term {change.term}, of {change.leader:x}")
@@ -83,6 +100,9 @@ class Observer:
         self._tell("on_role", host, change)
 
     def _on_effects(self, host: Host, effects: Effects) -> None:
+        # Before anything that it says in its new role leaves.
+        if effects.role_change is not None:
+            self._on_role(host, effects.role_change)
         self._tell("on_effects", host, effects)
         if effects.entries:
             if any(isinstance(message, AppendEntries) for message in effects.messages):

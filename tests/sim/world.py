@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kvstore.types import PutRequest
 from tests.checking.history import History, Outcome
 from tests.checking.violation import ViolationError
-from tests.sim.checkers.raft_safety import RaftSafety
+from tests.sim.checkers import all_checkers
 from tests.sim.client import Client
 from tests.sim.faults import FAULTS
 from tests.sim.marks import Marks
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tests.sim.profile import Profile
-    from tests.support.virtual_loop import VirtualLoop
+    from tests.support.virtual_loop import Process, VirtualLoop
 
 READY_SECONDS_MAX = 30.0
 RECOVERY_SECONDS_MAX = 60.0
@@ -63,13 +63,14 @@ class World:
         self.violated: asyncio.Future[ViolationError] = loop.create_future()
         self.cluster = Cluster(loop, seed, size_of(seed, profile), **profile.settings)
         self.observer = Observer(self.trace, self.marks, self.report)
-        self.observer.checkers = [RaftSafety(self)]
+        self.observer.checkers = all_checkers(self)
         self.cluster.on_node.append(self.observer.on_node)
         self.working = False
         self.faults_done = 0
         self._clients_total = 0
         self._tokens_total = 0
         self._waiting: list[Fault] = []
+        self._stopping: list[Process] = []
         self._striking: list[asyncio.Task[None]] = []
 
     # --- for workloads, faults and checkers -------------------------------------------------------
@@ -102,9 +103,12 @@ class World:
         host.crash()
 
     async def stop(self, host: Host) -> None:
-        """SIGTERM."""
-        self.trace.add("stop", host.number, "SIGTERM")
+        """SIGTERM, unless it had one."""
         process = host.process
+        if process is None or process in self._stopping:
+            return
+        self._stopping.append(process)
+        self.trace.add("stop", host.number, "SIGTERM")
         await host.stop()
         if host.process is process:
             self.observer.on_end(host)

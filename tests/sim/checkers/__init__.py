@@ -8,11 +8,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kvstore.apply import Outcome
     from raft.effects import Effects, RoleChange
     from raft.messages import Message
     from raft.types import Entry
     from tests.sim.world import World
     from tests.support.cluster import Host
+
+
+def all_checkers(world: World) -> list[NodeChecker]:
+    """Every checker, in the order in which they are told: some look at what others keep."""
+    from tests.sim.checkers.commitment import Commitment
+    from tests.sim.checkers.disk_truth import DiskTruth
+    from tests.sim.checkers.elections import Elections
+    from tests.sim.checkers.logs import Logs
+    from tests.sim.checkers.reads import Reads
+    from tests.sim.checkers.states import States
+
+    disks = DiskTruth(world)
+    logs = Logs(world)
+    return [
+        disks,
+        logs,
+        Elections(world, disks),
+        Commitment(world, disks),
+        States(world),
+        Reads(world, logs),
+    ]
 
 
 class NodeChecker:
@@ -42,6 +64,12 @@ class NodeChecker:
 
     def on_send(self, host: Host, message: Message) -> None:
         """A raft message leaves."""
+
+    def on_outcome(self, host: Host, outcome: Outcome) -> None:
+        """An entry was applied; whoever waits for it has not been answered yet."""
+
+    def on_read(self, host: Host, context: int) -> None:
+        """A round of linearizable reads begins."""
 
     def on_turn(self, host: Host) -> None:
         """A member's turn of the loop ended."""

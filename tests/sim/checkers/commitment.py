@@ -1,0 +1,125 @@
+"""Nothing is acknowledged before it is durable, and nothing counts as committed before it is so on
+a quorum of the configuration in force (Raft §5.3, §6; thesis §4.3, §10.2.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raft.codec import decode_configuration
+from raft.messages import AppendEntriesReply
+from raft.types import Configuration, EntryKind, Index, NodeId, Role
+from tests.checking.violation import ViolationError
+from tests.sim.checkers import NodeChecker
+
+if TYPE_CHECKING:
+    from raft.effects import Effects, RoleChange
+    from raft.messages import Message
+    from raft.types import Entry
+    from tests.sim.checkers.disk_truth import DiskTruth
+    from tests.sim.world import World
+    from tests.support.cluster import Host
+
+
+class Commitment(NodeChecker):
+    """Counts quorums by itself: by the disks, and by the configurations in the logs."""
+
+    def __init__(self, world: World, disks: DiskTruth) -> None:
+        super().__init__(world)
+        self._disks = disks
+        self._configurations: dict[int, list[tuple[int, Configuration]]] = {}
+        self._checked: dict[int, int] = {}
+        """Member to the commit index that was checked there while it leads."""
+
+    # --- configurations ---------------------------------------------------------------------------
+
+    def on_start(self, host: Host) -> None:
+        """Its configurations are those of its log."""
+        core = host.node.driver.raft._core
+        log = core.log
+        rows = [(int(log.base_index), core.membership.at(log.base_index))]
+        self._configurations[host.member_id] = rows
+        self._take_in(host, log.slice(Index(log.base_index + 1), log.last_index))
+        self._checked.pop(host.member_id, None)
+
+    def on_effects(self, host: Host, effects: Effects) -> None:
+        """A configuration is in force where it is appended."""
+        if effects.snapshot is not None:
+            rows = [(int(effects.snapshot.index), effects.snapshot.configuration)]
+            self._configurations[host.member_id] = rows
+        if effects.entries:
+            self._take_in(host, effects.entries)
+        if host.node.driver.raft.role is Role.LEADER:
+            self._check_commit(host)
+
+    def _take_in(self, host: Host, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        rows = self._configurations[host.member_id]
+        while len(rows) > 1 and rows[-1][0] >= entries[0].index:
+            rows.pop()
+        for entry in entries:
+            if entry.kind is EntryKind.CONFIGURATION:
+                rows.append((entry.index, decode_configuration(entry.data)))
+
+    def on_role(self, host: Host, change: RoleChange) -> None:
+        """Whoever begins to lead knows commits that others have checked."""
+        if change.role is Role.LEADER:
+            self._checked[host.member_id] = host.node.driver.raft.commit_index
+            if not _counts(self._configurations[host.member_id][-1][1], host.member_id):
+                raise ViolationError(
+                    "election safety",
+                    f"member {host.number} leads term {change.term} and is no voter",
+                )
+
+    # --- what is said -----------------------------------------------------------------------------
+
+    def on_send(self, host: Host, message: Message) -> None:
+        """Whoever says that it holds an entry holds it, on its disk."""
+        if not isinstance(message, AppendEntriesReply) or not message.accepted:
+            return
+        index = message.match_index
+        log = host.node.driver.raft._core.log
+        term = log.term_at(Index(index))
+        durable = self._disks.of[host.member_id]
+        if term is None or not index:
+            return
+        if not durable.holds(index, term):
+            raise ViolationError(
+                "durability",
+                f"member {host.number} acknowledges entry {index} of term {term}; its disk ends "
+                f"at {durable.last_index} and has term {durable.terms.get(index)} there",
+            )
+
+    def _check_commit(self, host: Host) -> None:
+        raft = host.node.driver.raft
+        commit = raft.commit_index
+        member = host.member_id
+        if commit <= self._checked.get(member, commit):
+            return
+        self._checked[member] = commit
+        term = raft._core.log.term_at(commit)
+        if term is None:
+            return
+        if term != raft.term:
+            raise ViolationError(
+                "leader completeness",
+                f"the leader of term {raft.term} commits entry {commit} of term {term} by counting",
+            )
+        configuration = self._configurations[member][-1][1]
+        for voters in (configuration.voters, configuration.voters_outgoing):
+            holders = [each for each in voters if self._holds(each, commit, term)]
+            if voters and 2 * len(holders) <= len(voters):
+                raise ViolationError(
+                    "durability",
+                    f"the leader of term {term} commits entry {commit}, which is durable only on "
+                    f"{len(holders)} of {len(voters)} voters",
+                )
+
+    def _holds(self, member: NodeId, index: int, term: int) -> bool:
+        durable = self._disks.of.get(member)
+        return durable is not None and durable.holds(index, term)
+
+
+def _counts(configuration: Configuration, member: int) -> bool:
+    return member in configuration.voters or member in configuration.voters_outgoing
