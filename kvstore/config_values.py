@@ -76,10 +76,14 @@ def checked_url(text: str, source: str) -> str:
 
 
 def host_and_port(url: str) -> tuple[str, int]:
-    """Where a checked URL points to."""
+    """Where a URL points.
+
+    Raises:
+        ValueError: It is none, or lacks one of the two; one that was checked does not.
+    """
     parts = urlsplit(url)
-    assert parts.hostname is not None, f"{url} was not checked"
-    assert parts.port is not None, f"{url} was not checked"
+    if parts.hostname is None or parts.port is None:
+        raise ValueError(f"{url} names no host or no port")
     return parts.hostname, parts.port
 
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from kvstore.api.access import Access
 from kvstore.api.backend import Service
@@ -14,6 +13,7 @@ from kvstore.api.http1 import Clock, Lane
 from kvstore.api.http1_server import Handler, HttpServer
 from kvstore.api.limits import ApiLimits, Counters
 from kvstore.budget import Budget
+from kvstore.config_values import host_and_port
 
 log = logging.getLogger("kvstore.api")
 
@@ -83,10 +83,7 @@ class FrontDoor:
             log.info("serving metrics and health on %s", url)
 
     async def _listen(self, url: str, doorway: "Doorway") -> None:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-        assert host is not None, f"{url} was checked with the configuration"
-        assert port is not None, f"{url} was checked with the configuration"
+        host, port = host_and_port(url)
         # A name with an IPv4 and an IPv6 address would open two sockets, and fail where the
         # second is switched off.
         address = "127.0.0.1" if host == "localhost" else host

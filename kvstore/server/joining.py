@@ -156,13 +156,15 @@ async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
     promised. Peers that cannot be reached are not waited for: at the founding nobody may be up yet.
 
     Raises:
-        ConfigError: The cluster already knows this member as started, or as removed.
+        ConfigError: The cluster already knows this member as started, or as removed; or these are
+            the members of a cluster that was founded with others.
     """
     others = [member for member in identity.members if identity.member_id != member.ID]
     views = await _ask_all([url for member in others for url in member.peerURLs])
     own_id = identity.member_id
     for view in views:
         if view.cluster_id != identity.cluster_id:
+            _refuse_place_in_another(config, view)
             continue
         if own_id in view.removed:
             raise ConfigError(
@@ -173,6 +175,26 @@ async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
             )
         if own_id in view.started:
             raise _lost(config, own_id, config.name)
+
+
+def _refuse_place_in_another(config: "ServerConfig", view: ClusterView) -> None:
+    """Refuse to found a cluster with the members of another one, where this one has its place.
+
+    They are today's members, and not the founders: the ids that follow from them are nobody's. No
+    member would ever be linked with this one.
+    """
+    urls = set(config.initial_advertise_peer_urls)
+    for member in view.members:
+        if urls.isdisjoint(member.peerURLs):
+            continue
+        if member.ID in view.started:
+            raise _lost(config, member.ID, member.name)
+        raise ConfigError(
+            f"cluster {view.cluster_id:x} waits for member {member.ID:x} at "
+            f"{','.join(member.peerURLs)}: to join it, start with "
+            "--initial-cluster-state=existing; to found it, with the others' --initial-cluster and "
+            "--initial-cluster-token"
+        )
 
 
 async def _ask_all(urls: list[str]) -> list[ClusterView]:

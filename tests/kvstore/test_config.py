@@ -209,6 +209,9 @@ def test_a_config_built_in_code_is_checked_too():
 
 def test_host_and_port_of_a_url():
     assert host_and_port("http://[::1]:2379") == ("::1", 2379)
+    for none in ("http://a", "http://:1", "http://a:99999", "http://[a:1"):
+        with pytest.raises(ValueError, match=r"[Pp]ort|host|IPv6"):
+            host_and_port(none)
 
 
 def test_metrics_may_have_urls_of_their_own_and_clients_must():

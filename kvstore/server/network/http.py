@@ -32,8 +32,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
+from kvstore.config_values import host_and_port
 from kvstore.server.network.base import NetworkError, NetworkReceiver, SnapshotOffer
 from kvstore.server.network.framed import FrameLink
 from kvstore.server.network.handshake import (
@@ -61,16 +61,6 @@ INCOMING_MAX = 1024
 
 class _LinkRefusedError(NetworkError):
     """This side will not be linked with the one that it dialled."""
-
-
-def host_and_port(url: str) -> tuple[str, int]:
-    """Where a peer URL points.
-
-    Raises:
-        ValueError: It is no URL, or its port is none.
-    """
-    parts = urlsplit(url)
-    return parts.hostname or "127.0.0.1", parts.port or 2380
 
 
 class HttpNetwork:

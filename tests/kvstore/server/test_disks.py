@@ -9,6 +9,7 @@ import pytest
 
 from kvstore.errors import ConfigError, ErrorKind, KvError, StateError, UnknownOutcomeError
 from kvstore.server import joining
+from kvstore.server.identity import derive
 from kvstore.server.joining import ClusterView
 from kvstore.server.network.base import Introduction, NetworkReceiver
 from kvstore.types import AlarmAction, AlarmRequest, AlarmType, CompactionRequest, PutRequest
@@ -249,17 +250,28 @@ async def test_a_fresh_directory_of_a_known_member_is_refused(cluster: Cluster) 
     async def view_at(_session: object, url: str) -> ClusterView:
         return msgspec.json.decode(by_url[url].node.peer_port.cluster_json(), type=ClusterView)
 
+    async def awaited_at(session: object, url: str) -> ClusterView:
+        return msgspec.structs.replace(await view_at(session, url), started=())
+
     async def nobody_answers(_session: object, _url: str) -> None:
         return None
 
     existing = msgspec.structs.replace(lost.config, initial_cluster_state="existing")
+    # Of three members that were not all among the founders other ids follow.
+    other_ids = derive(lost.config.name, lost.config.initial_cluster, "another founding")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(joining, "_view_at", view_at)
         remedy = r"known to its cluster.*kvstore member replace m\d"
         with pytest.raises(ConfigError, match=remedy):
             await joining.refuse_if_known(lost.config, identity)
         with pytest.raises(ConfigError, match=remedy):
+            await joining.refuse_if_known(lost.config, other_ids)
+        with pytest.raises(ConfigError, match=remedy):
             await joining.join(existing)
+        patch.setattr(joining, "_view_at", awaited_at)
+        await joining.refuse_if_known(lost.config, identity)
+        with pytest.raises(ConfigError, match=r"waits for member .*cluster-state=existing"):
+            await joining.refuse_if_known(lost.config, other_ids)
         patch.setattr(joining, "_view_at", nobody_answers)
         await joining.refuse_if_known(lost.config, identity)
         with pytest.raises(ConfigError, match="none of the other members in --initial-cluster"):
