@@ -90,6 +90,6 @@ class HttpConnection(web.RequestHandler):
         return super().handle_error(request, status, exc, message)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """A request that is not HTTP is the client's mistake; all else is ours, and is logged."""
-        if not isinstance(kw.get("exc_info"), HttpProcessingError):
+        """What is not HTTP is the client's mistake, and its leaving none; all else is logged."""
+        if not isinstance(kw.get("exc_info"), HttpProcessingError | ConnectionError):
             super().log_exception(*args, **kw)
