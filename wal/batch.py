@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import google_crc32c
@@ -203,6 +204,30 @@ def peek_place(data: bytes) -> tuple[int, int]:
     """
     fields = _HEADER.unpack_from(data)
     return fields[4], fields[8]
+
+
+def find_batch(data: bytes, offset: int, number: int, newer_than: int) -> Place | None:
+    """Look for a batch whose header is sound.
+
+    Args:
+        data: A whole segment.
+        offset: Where to begin, a sector's start.
+        number: The segment's.
+        newer_than: A batch with this number, or a lower one, is not meant.
+
+    Returns:
+        The place of the first; None if there is none. ``decode`` checks the batch itself.
+    """
+    for start in range(offset, len(data) - HEADER_BYTES, SECTOR_BYTES):
+        if data[start : start + 4] != MAGIC:
+            continue
+        fields = _HEADER.unpack_from(data, start)
+        place = Place(number, len(data), start, fields[4], fields[8])
+        with suppress(CorruptError, FormatError):
+            _decode_header(data, place, "")
+            if place.batch > newer_than:
+                return place
+    return None
 
 
 def refuse_later_batches(data: bytes, offset: int, file: str) -> None:

@@ -4,6 +4,7 @@ Blocks: for start-up only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -39,7 +40,11 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def open_log(
-    disk: Disk, directory: str, segment_bytes: int, metadata_if_new: Metadata | None
+    disk: Disk,
+    directory: str,
+    segment_bytes: int,
+    metadata_if_new: Metadata | None,
+    judge: Callable[[Recovered], None],
 ) -> Opened:
     """Open the log in a directory that exists and is locked; see ``Wal.open``."""
     numbers = segment_numbers(disk, directory)
@@ -48,14 +53,26 @@ def open_log(
             with suppress(FileNotFoundError):
                 disk.remove(f"{directory}/{name}")
     if numbers:
-        return _go_on(disk, directory, segment_bytes, recover(disk, directory, numbers))
+        found = recover(disk, directory, numbers)
+        judge(found.recovered)
+        return _go_on(disk, directory, segment_bytes, found)
     if metadata_if_new is None:
         raise NoLogError(f"{directory}: there is no log here")
     first = max(1, metadata_if_new.incarnation)
     metadata = msgspec.structs.replace(metadata_if_new, incarnation=first)
     tail = begin(disk, directory, segment_bytes, opening_records(metadata, NO_STATE, None))
-    recovered = Recovered(metadata, NO_STATE, None, [], clean=True)
+    recovered = Recovered(metadata, NO_STATE, None, [], 0, clean=True)
     return Opened(recovered, tail, [SegmentInfo(1, tail.size)], [])
+
+
+def refuse_gaps(recovered: Recovered) -> None:
+    """Refuse a log of which entries are missing.
+
+    Raises:
+        CorruptError: They are.
+    """
+    if recovered.damage is not None and not recovered.complete:
+        raise recovered.damage
 
 
 def opening_records(metadata: Metadata, state: HardState, mark: Mark | None) -> list[bytes]:

@@ -2,6 +2,17 @@
 
 Nothing is changed here: what is damaged is refused with file, offset and remedy, and stays for
 whoever looks into it.
+
+**Damage below an intact tail** is not the end. Each batch names the one before it, so what follows
+the damage up to the log's end is known to be whole; and if it holds a hard state, and tells where
+the log ends, then neither the newest term and vote nor the last index that may ever have been
+acknowledged is in doubt. What it comes to:
+
+- it reaches back to a snapshot's mark: nothing that is needed was damaged (``complete``);
+- entries in between are gone: the member may come back mute (``raft/mute.py``), and whoever opens
+  the log has to agree to that (``Wal.open``). The damage stays where it is, and so a later start
+  finds the same, until a snapshot that covers the log's end is marked behind it: that mark makes
+  the log complete.
 """
 
 from __future__ import annotations
@@ -13,11 +24,12 @@ from typing import Final
 import google_crc32c
 import msgspec
 
-from raft.types import Entry, HardState, Index, NodeId, SnapshotMeta, Term
-from wal.batch import Place, Unwritten, decode, peek_place, refuse_later_batches
+from raft.types import Entry, HardState, SnapshotMeta
+from wal.batch import Place, Unwritten, decode, find_batch, peek_place, refuse_later_batches
 from wal.errors import REPLACE_REMEDY, CorruptError, FormatError
 from wal.files import SECTOR_BYTES, Disk, File
-from wal.record import Mark, Metadata, Record, RecordError, decode_records
+from wal.record import Metadata, RecordError, decode_records
+from wal.replay import Fallback, Replay
 from wal.segment import is_zero, segment_path
 
 _CLEAN_NAME: Final = "clean"
@@ -30,27 +42,28 @@ _CLEAN_REMEDY: Final = (
 )
 
 
-class Fallback(msgspec.Struct, frozen=True):
-    """What to start from if the newest marked snapshot is damaged: the marked one before it (None:
-    nothing, the log reaches back to its beginning) and the entries between the two.
-    """
-
-    snapshot_mark: SnapshotMeta | None
-    entries: list[Entry]
+class NonsenseError(CorruptError):
+    """A batch is what was written, and makes no sense: whatever wrote it is not to be trusted."""
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What was durable: ``entries`` follow ``snapshot_mark`` without a gap; ``clean`` says whether
-    the log was closed properly; ``fallback``, if the log reaches back far enough, what else to
-    start from, with ``entries`` behind it.
+    """What was durable: ``entries`` follow ``snapshot_mark`` without a gap up to ``last_index``;
+    ``clean`` says whether the log was closed properly; ``fallback``, if the log reaches back far
+    enough, what else to start from, with ``entries`` behind it.
+
+    ``damage`` is what was found below an intact tail. Unless the log is ``complete`` in spite of
+    it, there are no ``entries``, and ``last_index`` is the last that was ever acknowledged.
     """
 
     metadata: Metadata
     hard_state: HardState
     snapshot_mark: SnapshotMeta | None
     entries: list[Entry]
+    last_index: int
     clean: bool
     fallback: Fallback | None = None
+    damage: CorruptError | None = None
+    complete: bool = True
 
 
 class SegmentInfo(msgspec.Struct):
@@ -73,100 +86,6 @@ class Found(msgspec.Struct, frozen=True):
     spares: list[SegmentInfo]
 
 
-class _Replay:
-    """Puts records together, in the order in which they were written."""
-
-    __slots__ = ("entries", "fallback", "hard_state", "mark", "metadata")
-
-    def __init__(self) -> None:
-        self.metadata: Metadata | None = None
-        self.hard_state = HardState(Term(0), NodeId(0), Index(0))
-        self.mark: SnapshotMeta | None = None
-        self.entries: list[Entry] = []
-        self.fallback: Fallback | None = None
-
-    def feed(self, record: Record) -> None:
-        """Take the next record."""
-        if isinstance(record, list):
-            self._append(record)
-        elif isinstance(record, HardState):
-            self.hard_state = record
-        elif isinstance(record, Mark):
-            self._mark(record)
-        else:
-            self.metadata = record
-
-    def last_index(self) -> int:
-        """The index of the newest entry, in the log or covered by the snapshot."""
-        if self.entries:
-            return self.entries[-1].index
-        return self.mark.index if self.mark is not None else 0
-
-    def _append(self, run: list[Entry]) -> None:
-        if not run:
-            return
-        first = run[0].index
-        if self.mark is not None and first <= self.mark.index:
-            raise RecordError(
-                f"entry {first} was written after a snapshot that covers {self.mark.index}"
-            )
-        entries = self.entries
-        if entries:
-            if first > entries[-1].index + 1:
-                raise RecordError(f"entry {first} follows entry {entries[-1].index}")
-            _merge(entries, run)
-        else:
-            # The very first may begin anywhere: entries before it may lie in a segment that is
-            # gone, if a later mark covers them.
-            entries.extend(run)
-
-    def _mark(self, mark: Mark) -> None:
-        index = mark.meta.index
-        if self.mark is not None and index <= self.mark.index:
-            if mark.meta != self.mark:
-                raise RecordError(
-                    f"a snapshot at {index} was marked after one at {self.mark.index}"
-                )
-            return
-        before, self.mark = self.mark, mark.meta
-        entries = self.entries
-        self.fallback = None
-        if not mark.log_kept:
-            entries.clear()
-        elif entries:
-            covered = entries[: max(0, index - entries[0].index + 1)]
-            del entries[: len(covered)]
-            base = before.index if before is not None else 0
-            if covered and covered[0].index == base + 1 and covered[-1].index == index:
-                self.fallback = Fallback(before, covered)
-
-
-def _merge(entries: list[Entry], run: list[Entry]) -> None:
-    """Put a run that starts at or below the end of ``entries``, or right behind it, in its place.
-
-    Index and term tell an entry (Log Matching, Raft §5.3): where they are the same, nothing is
-    replaced and nothing cut. Without this, of entries that were written twice, of which the second
-    writing did not get to its end, those that it did not reach would be lost, although they were
-    acknowledged when they were written first. The first entry of another term cuts what is there
-    from its index on.
-    """
-    first = run[0].index
-    start = entries[0].index
-    low = max(first, start)
-    upto = min(run[-1].index, entries[-1].index) + 1
-    same: int = low
-    while same < upto and entries[same - start].term == run[same - first].term:
-        if entries[same - start] != run[same - first]:
-            raise RecordError(f"entry {same} was written twice in one term, and differs")
-        same += 1
-    if same < upto or run[-1].index < start:
-        del entries[same - start :]
-    # Entries before the first one held lay in a segment that is gone: here they are again.
-    if first < start:
-        entries[:0] = run[: start - first]
-    entries.extend(run[max(same, low) - first :])
-
-
 def recover(disk: Disk, directory: str, numbers: list[int]) -> Found:
     """Read the whole log.
 
@@ -179,38 +98,31 @@ def recover(disk: Disk, directory: str, numbers: list[int]) -> Found:
         What it says.
 
     Raises:
-        CorruptError: It is not what was synced.
+        CorruptError: It is not what was synced, and term, vote or the log's end are in doubt.
         FormatError: Another version wrote it.
     """
-    replay = _Replay()
-    segments: list[SegmentInfo] = []
-    first_path = segment_path(directory, numbers[0])
-    place: Place | None = None
-    remnant_end = 0
-    sealed = True
-    while sealed:
-        number = numbers[0] + len(segments)
-        path = segment_path(directory, number)
-        if number > numbers[-1]:
-            raise CorruptError(
-                path, 0, "the segment is missing, and the one before it says that it exists"
-            )
-        data = _read_segment(disk, path)
-        info = SegmentInfo(number, len(data))
-        segments.append(info)
-        place = (
-            _first_place(data, number)
-            if place is None
-            else Place(number, len(data), 0, place.batch, place.chain)
-        )
-        place, sealed = _replay_segment(replay, data, place, path, info)
-        if not sealed:
-            remnant_end = len(data.rstrip(b"\0"))
-        del data
-    assert place is not None, "there is at least one segment"
-    spares = _spares(disk, directory, range(place.segment + 1, numbers[-1] + 1), place)
-    recovered = _finish(replay, first_path, _read_clean(disk, directory, place))
-    return Found(recovered, segments, place, remnant_end, spares)
+    reader = _Reader(disk, directory, numbers, Replay(), None)
+    damage: CorruptError | None = None
+    while True:
+        try:
+            reader.read()
+            break
+        except NonsenseError:
+            raise
+        except CorruptError as error:
+            damage = damage or error
+            start = reader.next_start()
+            if start is None:
+                raise damage from None
+            replay = reader.replay.behind(start.batch - reader.next_batch)
+            reader = _Reader(disk, directory, numbers, replay, start)
+    recovered = _finish(reader, segment_path(directory, numbers[0]), damage)
+    segments = _segments_before(disk, directory, numbers[0], reader) + reader.segments
+    if not recovered.complete:
+        # Whichever of them holds what: all of it is needed until a snapshot covers it.
+        for info in segments:
+            info.last_index = recovered.last_index
+    return Found(recovered, segments, reader.end, reader.remnant_end, reader.spares)
 
 
 def write_clean(disk: Disk, directory: str, end: Place) -> None:
@@ -253,41 +165,124 @@ def _checked_size(file: File, path: str) -> int:
     return size
 
 
-def _first_place(data: bytes, number: int) -> Place:
-    # Segments before this one may be gone, and with them what its first batch follows.
-    batch, chain = (1, 0) if number == 1 else peek_place(data)
-    return Place(number, len(data), 0, batch, chain)
+class _Reader:
+    """Reads a log from its beginning, or from a batch in it, to its end.
 
-
-def _replay_segment(
-    replay: _Replay, data: bytes, place: Place, path: str, info: SegmentInfo
-) -> tuple[Place, bool]:
-    """Feed a segment's batches; return the place behind the last one, and whether it sealed the
-    segment.
+    Args:
+        replay: Is fed.
+        start: The batch to begin with; None: the log's first.
     """
-    while place.offset < len(data):
-        batch = decode(data, place, path)
-        if isinstance(batch, Unwritten):
-            if replay.metadata is None:
-                raise CorruptError(path, place.offset, "the log's first batch is missing")
-            refuse_later_batches(data, place.offset, path)
-            return place, False
+
+    def __init__(
+        self, disk: Disk, directory: str, numbers: list[int], replay: Replay, start: Place | None
+    ) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._numbers = numbers
+        self._place = start
+        self._data = b""
+        self.replay = replay
+        self.number = numbers[0] if start is None else start.segment
+        self.next_batch = 1 if start is None else start.batch
+        """The number of the first batch that was not found whole."""
+        self.segments: list[SegmentInfo] = []
+        self.remnant_end = 0
+        self.spares: list[SegmentInfo] = []
+        self.clean = False
+
+    @property
+    def end(self) -> Place:
+        """Where reading has come to."""
+        assert self._place is not None, "there is at least one segment"
+        return self._place
+
+    def read(self) -> None:
+        """Read on to the end.
+
+        Raises:
+            CorruptError: Something is damaged; ``next_start`` says where what follows begins.
+        """
+        while not self._read_segment():
+            self.number += 1
+        self.remnant_end = len(self._data.rstrip(b"\0"))
+        self._data = b""
+        later = range(self.number + 1, self._numbers[-1] + 1)
+        self.spares = _spares(self._disk, self._directory, later, self.end)
+        self.clean = _read_clean(self._disk, self._directory, self.end)
+
+    def next_start(self) -> Place | None:
+        """The first batch behind the damage whose header is sound; None if there is none."""
+        place = self._place
+        offset = 0
+        if place is not None and place.segment == self.number:
+            offset = place.offset + SECTOR_BYTES
+        for number in range(self.number, self._numbers[-1] + 1):
+            if number != self.number:
+                self._data, offset = b"", 0
+            if not self._data:
+                with suppress(CorruptError):
+                    self._data = _read_segment(self._disk, segment_path(self._directory, number))
+            found = find_batch(self._data, offset, number, self.next_batch)
+            if found is not None:
+                return found
+        return None
+
+    def _read_segment(self) -> bool:
+        """Read the next segment; return whether the log ends in it."""
+        number, place = self.number, self._place
+        path = segment_path(self._directory, number)
+        self._data = b""
+        if number > self._numbers[-1]:
+            reason = "the segment is missing, and the one before it says that it exists"
+            raise CorruptError(path, 0, reason)
+        self._data = data = _read_segment(self._disk, path)
+        info = SegmentInfo(number, len(data))
+        self.segments.append(info)
+        if place is None:
+            # Segments before this one may be gone, and with them what its first batch follows.
+            batch, chain = (1, 0) if number == 1 else peek_place(data)
+            self._place = Place(number, len(data), 0, batch, chain)
+        elif place.segment != number:
+            self._place = Place(number, len(data), 0, place.batch, place.chain)
+        while self.end.offset < len(data):
+            place = self.end
+            batch_read = decode(data, place, path)
+            if isinstance(batch_read, Unwritten):
+                if self.replay.metadata is None:
+                    raise CorruptError(path, place.offset, "the log's first batch is missing")
+                refuse_later_batches(data, place.offset, path)
+                return True
+            self._feed(batch_read.payload, place, path, info)
+            end = place.offset + batch_read.size
+            self.next_batch = place.batch + 1
+            self._place = Place(number, len(data), end, place.batch + 1, batch_read.crc)
+            if batch_read.sealed:
+                refuse_later_batches(data, end - SECTOR_BYTES, path)
+                return False
+        raise CorruptError(path, self.end.offset, "the segment is full but not sealed")
+
+    def _feed(self, payload: bytes, place: Place, path: str, info: SegmentInfo) -> None:
         try:
-            for record in decode_records(batch.payload):
-                replay.feed(record)
+            for record in decode_records(payload):
+                self.replay.feed(record)
                 if isinstance(record, list) and record:
                     info.last_index = max(info.last_index, record[-1].index)
         except RecordError as error:
-            raise CorruptError(
-                path, place.offset, f"batch {place.batch} makes no sense: {error}"
-            ) from error
-        place = Place(
-            place.segment, place.segment_size, place.offset + batch.size, place.batch + 1, batch.crc
-        )
-        if batch.sealed:
-            refuse_later_batches(data, place.offset - SECTOR_BYTES, path)
-            return place, True
-    raise CorruptError(path, place.offset, "the segment is full but not sealed")
+            reason = f"batch {place.batch} makes no sense: {error}"
+            raise NonsenseError(path, place.offset, reason) from error
+
+
+def _segments_before(disk: Disk, directory: str, first: int, reader: _Reader) -> list[SegmentInfo]:
+    """The segments that are not needed for what was read, damaged or before damage."""
+    mark = reader.replay.mark
+    found = []
+    for number in range(first, reader.segments[0].number):
+        file = disk.open(segment_path(directory, number))
+        try:
+            found.append(SegmentInfo(number, file.size(), 0 if mark is None else mark.index))
+        finally:
+            file.close()
+    return found
 
 
 def _spares(disk: Disk, directory: str, numbers: range, end: Place) -> list[SegmentInfo]:
@@ -334,18 +329,32 @@ def _read_clean(disk: Disk, directory: str, end: Place) -> bool:
     return True
 
 
-def _finish(replay: _Replay, first_path: str, clean: bool) -> Recovered:
-    if replay.metadata is None:
-        raise CorruptError(first_path, 0, "the log does not say whose it is")
+def _finish(reader: _Reader, first_path: str, damage: CorruptError | None) -> Recovered:
+    replay = reader.replay
+    metadata = replay.metadata
+    if metadata is None:
+        raise damage or CorruptError(first_path, 0, "the log does not say whose it is")
+    if damage is not None and not (replay.state_known and replay.end_known):
+        # The newest vote, or what was acknowledged last, may be what was damaged.
+        raise damage
     after = replay.mark.index if replay.mark is not None else 0
-    if replay.entries and replay.entries[0].index != after + 1:
+    complete = replay.gapless
+    if not complete and damage is None:
         reason = f"entries {after + 1} to {replay.entries[0].index - 1} are missing"
-        raise CorruptError(first_path, 0, reason)
-    commit_index = replay.hard_state.commit_index
-    if commit_index > replay.last_index():
+        damage = CorruptError(first_path, 0, reason)
+    commit_index, last_index = replay.hard_state.commit_index, replay.last_index()
+    if commit_index > last_index:
         # A commit index is written with, or after, the entries that it covers.
-        reason = f"the log ends at {replay.last_index()}, its commit index is {commit_index}"
-        raise CorruptError(first_path, 0, reason)
+        reason = f"the log ends at {last_index}, its commit index is {commit_index}"
+        raise damage or CorruptError(first_path, 0, reason)
     return Recovered(
-        replay.metadata, replay.hard_state, replay.mark, replay.entries, clean, replay.fallback
+        metadata,
+        replay.hard_state,
+        replay.mark,
+        replay.entries if complete else [],
+        last_index,
+        reader.clean,
+        replay.fallback if complete else None,
+        damage,
+        complete,
     )

@@ -27,7 +27,7 @@ import msgspec
 from raft.types import Entry, HardState, Seq, SnapshotMeta
 from wal.errors import DiskFullError, WalError, disk_error
 from wal.files import SECTOR_BYTES, Disk, File, Lock
-from wal.opening import Opened, open_log, opening_records
+from wal.opening import Opened, open_log, opening_records, refuse_gaps
 from wal.queue import ITEM_OVERHEAD_BYTES, Outgoing, WriteQueue
 from wal.record import ENTRY_OVERHEAD_BYTES, Mark, Metadata
 from wal.recovery import Recovered, SegmentInfo, write_clean
@@ -176,6 +176,7 @@ class Wal:
         on_persisted: Callable[[Seq], None],
         on_failed: Callable[[WalError], None],
         clock: Callable[[], float],
+        judge: Callable[[Recovered], None] = refuse_gaps,
     ) -> tuple[Wal, Recovered]:
         """Open the log in ``directory``, or begin one. Blocks: for start-up only.
 
@@ -184,7 +185,8 @@ class Wal:
             on_persisted: Called on the loop with the highest sequence number that is durable.
             on_failed: Called on the loop, once, if the log ends by an error; nothing is
             acknowledged afterwards. clock: Monotonic seconds, for the counters; called in the
-            disk's thread too.
+            disk's thread too. judge: Told what the log says before anything is written to it; it
+            raises what keeps it from being opened. By default that is a gap (``Recovered``).
 
         Returns:
             The log, ready to be written on, and what it says. The incarnation in it is this
@@ -202,7 +204,7 @@ class Wal:
             disk.make_directory(directory)
             lock = disk.lock(directory)
             try:
-                opened = open_log(disk, directory, options.segment_bytes, metadata_if_new)
+                opened = open_log(disk, directory, options.segment_bytes, metadata_if_new, judge)
             except BaseException:
                 lock.release()
                 raise
@@ -320,7 +322,7 @@ class Wal:
         if out.hard_state is not None:
             self._hard_state = out.hard_state
         if out.mark is not None:
-            self._mark = out.mark
+            self._mark = Mark(out.mark.meta, log_kept=True)
         self._writing = out
         self.write_started = self._clock()
         self._lane.submit(partial(_timed, job, self._clock), self._on_written)

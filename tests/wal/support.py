@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from raft.codec import encode_entry
@@ -18,6 +19,7 @@ from raft.types import (
 )
 from wal.errors import WalError
 from wal.memory_disk import MemoryDisk
+from wal.opening import refuse_gaps
 from wal.record import Metadata
 from wal.recovery import Recovered
 from wal.wal import Wal, WalOptions
@@ -52,6 +54,7 @@ class Node:
         disk: MemoryDisk,
         metadata: Metadata | None = METADATA,
         options: WalOptions = OPTIONS,
+        judge: Callable[[Recovered], None] = refuse_gaps,
     ) -> None:
         self.disk = disk
         self.persisted: list[int] = []
@@ -67,6 +70,7 @@ class Node:
             on_persisted=self.persisted.append,
             on_failed=self.failures.append,
             clock=lambda: self.now,
+            judge=judge,
         )
         self.wal: Wal = wal
         self.recovered: Recovered = recovered

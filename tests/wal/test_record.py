@@ -22,7 +22,7 @@ from wal.record import (
     encode_metadata,
     encode_run_header,
 )
-from wal.recovery import _Replay
+from wal.replay import Replay
 
 WHOLE: list[Record] = [
     Metadata(1, 2, 3, b"bootstrap"),
@@ -82,7 +82,7 @@ def test_a_run_whose_entries_do_not_follow_one_another_is_refused() -> None:
     ids=["gap", "covered", "older"],
 )
 def test_records_that_do_not_fit_together_are_refused(records: list[Record], reason: str) -> None:
-    replay = _Replay()
+    replay = Replay()
     *good, bad = records
     for record in good:
         replay.feed(record)
