@@ -72,7 +72,7 @@ if [ $$status -ne 0 ]; then echo "failed:$$failed" >&2; fi; exit $$status
 endef
 
 ##@ Measure and torment
-.PHONY: bench chaos fuzz conformance
+.PHONY: bench chaos fuzz conformance sim-mutants sim-mutants-survive
 bench: $(RUN_STAMP) ## Measure throughput and latency (beside etcd where it is installed)
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -82,6 +82,12 @@ chaos: $(DEV_STAMP) ## Kill, stop and restart real nodes under load, for twenty 
 
 fuzz: $(FUZZ_STAMP) ## Ask the API what nobody would ask, and hold each answer against its document
 	@$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
+
+sim-mutants: $(DEV_STAMP) ## Plant each known bug; the simulator must find it (SEEDS=n at most)
+	@$(BIN)/python -m tests.sim.mutants hunt --seeds $${SEEDS:-60} $(ARGS)
+
+sim-mutants-survive: $(DEV_STAMP) ## Prove that the unit tests find none of these bugs (an hour)
+	@$(BIN)/python -m tests.sim.mutants survive $(ARGS)
 
 conformance: $(DEV_STAMP) ## Compare SEEDS=n sequences of calls with etcd (FROM=k: the first)
 	@$(BIN)/python -m tests.conformance --seeds $${SEEDS:-200} --from $${FROM:-1} $(ARGS)

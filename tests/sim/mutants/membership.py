@@ -1,0 +1,142 @@
+"""Bugs of membership: whose majority counts."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from kvstore.server.membership import MembershipKeeper
+from raft import candidate, leader
+from raft.core import Core
+from raft.errors import RejectReason
+from raft.leadership import Leadership
+from raft.membership import Membership
+from raft.messages import TimeoutNow
+from raft.quorum import VoteResult, vote_result
+from raft.types import Configuration, Index, Role
+from tests.sim.mutants.planting import Made, Planting, mutant
+
+
+def _committed(core: Core) -> Configuration:
+    """The newest configuration that is known to be committed."""
+    return core.membership.undecided(core.commit_index)[-1]
+
+
+@mutant(
+    wrong="A candidate counts votes by the newest committed configuration: a voter whose removal"
+    " is only in the log still votes.",
+    source="thesis §4.1: a configuration is in force once it is appended",
+    checker="election safety",
+)
+def removed_member_still_votes(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def tally(core: Core) -> None:
+            wins = vote_result(_committed(core), core.votes) is VoteResult.WON
+            if wins and core.role is Role.CANDIDATE and core.votes.get(core.node_id, False):
+                leader.become_leader(core)
+            else:
+                right(core)
+
+        return tally
+
+    planting.function(candidate._tally, make)
+
+
+@mutant(
+    wrong="A configuration that is cut stays in force if the one before it is in the snapshot.",
+    source="thesis §4.1: a server falls back to the configuration before",
+    checker="no surprise",
+    blunt="always: test_thesis_s4_1",
+)
+def configuration_is_not_rolled_back(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def cut(self: Membership, index: Index) -> bool:
+            if self.current_index > index and len(self._history) == 2 and self._history[0][0]:
+                return False
+            result: bool = right(self, index)
+            return result
+
+        return cut
+
+    planting.method(Membership, "cut", make)
+
+
+@mutant(
+    wrong="Out of a joint configuration the leader counts the new majority alone once the old"
+    " voters are all among the new.",
+    source="thesis §4.3: a joint configuration asks both majorities",
+    checker="leader completeness",
+    blunt="always: tests/raft/test_quorum.py",
+)
+def joint_configuration_asks_one_majority(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def match_quorum(self: Leadership, configuration: Configuration, own: Index) -> Index:
+            new, old = set(configuration.voters), set(configuration.voters_outgoing)
+            if old and (old <= new or new <= old):
+                configuration = Configuration(configuration.voters)
+            index: Index = right(self, configuration, own)
+            return index
+
+        return match_quorum
+
+    planting.method(Leadership, "match_quorum", make)
+
+
+@mutant(
+    wrong="Where the voters are an even number, a learner makes their majority.",
+    source="thesis §4.2.1: a learner counts for nothing",
+    checker="leader completeness",
+    blunt="however many: test_a_learner_receives_entries_and_counts_for_nothing",
+)
+def learner_counts_for_a_majority(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def match_quorum(self: Leadership, configuration: Configuration, own: Index) -> Index:
+            index: Index = right(self, configuration, own)
+            even = not len(configuration.voters) % 2
+            if not even or not configuration.learners or configuration.voters_outgoing:
+                return index
+            matches = sorted([own, *[each.match for each in self.progress.values()]], reverse=True)
+            return Index(max(index, matches[len(configuration.voters) // 2]))
+
+        return match_quorum
+
+    planting.method(Leadership, "match_quorum", make)
+
+
+@mutant(
+    wrong="A leader whose predecessor handed over to it changes the membership before an entry of"
+    " its own term is committed.",
+    source="the bug in single-server changes: raft-dev, 2015",
+    checker="leader completeness",
+    blunt="every leader: test_thesis_s4_1",
+)
+def successor_changes_members_before_its_first_commit(planting: Planting) -> None:
+    handed_over: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def make_timeout(right: Made) -> Made:
+        def on_timeout_now(core: Core, message: TimeoutNow) -> None:
+            right(core, message)
+            handed_over[core.rng] = core.term
+
+        return on_timeout_now
+
+    def make_refusal(right: Made) -> Made:
+        def refusal(core: Core) -> RejectReason | None:
+            reason: RejectReason | None = right(core)
+            early = reason is RejectReason.NOT_READY and handed_over.get(core.rng) == core.term
+            joint = bool(core.membership.current.voters_outgoing)
+            return None if early and not joint else reason
+
+        return refusal
+
+    def make_knows(right: Made) -> Made:
+        def knows_all(self: MembershipKeeper) -> bool:
+            raft = self._node.driver.raft
+            known: bool = right(self)
+            return known or self._node.applier.machine.applied_index == raft.commit_index
+
+        return knows_all
+
+    planting.function(candidate.on_timeout_now, make_timeout)
+    planting.function(leader.refusal_of_membership, make_refusal)
+    planting.method(MembershipKeeper, "_knows_all", make_knows)

@@ -1,0 +1,205 @@
+"""Bugs of consensus: elections, the log, what is committed."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from raft import candidate, follower, leader
+from raft.core import Core
+from raft.durability import Durability, Write
+from raft.log import Log
+from raft.messages import AppendEntries, RequestVote, TimeoutNow
+from raft.types import NO_NODE, HardState, Index, Seq
+from tests.sim.mutants.planting import Made, Planting, mutant
+
+
+@mutant(
+    wrong="A leader of five voters commits an entry of an older term once a majority holds it.",
+    source="Raft §5.4.2 and figure 8",
+    checker="leader completeness",
+    blunt="with any number of voters: test_paper_s5_4_2_only_commits_entries_of_its_own_term",
+)
+def old_term_committed_by_counting(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def advance_commit(core: Core) -> None:
+            right(core)
+            leadership = core.leadership
+            if leadership is None or len(core.membership.current.voters) < 5:
+                return
+            index = leadership.match_quorum(core.membership.current, core.durability.stable_index)
+            if index > core.commit_index:
+                core.commit_index = index
+                leadership.unsent = True
+
+        return advance_commit
+
+    planting.function(leader.advance_commit, make)
+
+
+@mutant(
+    wrong="Of writes that were cut together all but the first count again if their last entry has"
+    " come back, though that is in another write.",
+    source="etcd-io/raft, testdata/async_storage_writes_append_aba_race.txt",
+    checker="durability",
+    blunt="the first, too: test_i13_the_same_entry_come_back_is_not_durable_by_its_first_write",
+)
+def cut_write_counts_when_its_entry_is_back(planting: Planting) -> None:
+    # By the write itself, which is kept: no other one can take its place in memory.
+    claims: dict[int, tuple[Write, Index, int]] = {}
+
+    def make_cut(right: Made) -> Made:
+        def cut(self: Durability, index: Index, term: int) -> None:
+            for write in list(self.writes)[1:]:
+                claims.setdefault(id(write), (write, write.index, write.term))
+            right(self, index, term)
+
+        return cut
+
+    def make_end(right: Made) -> Made:
+        def end(self: Durability, seq: Seq, log: Log) -> None:
+            ended = [write for write in self.writes if write.seq <= seq]
+            right(self, seq, log)
+            for write in ended:
+                _, index, term = claims.pop(id(write), (write, write.index, write.term))
+                if self.stable_index < index <= self.handed_index and log.term_at(index) == term:
+                    self.stable_index = index
+
+        return end
+
+    planting.method(Durability, "cut", make_cut)
+    planting.method(Durability, "end", make_end)
+
+
+@mutant(
+    wrong="An append that was overtaken lets the follower commit to the end of its log, whether"
+    " that is the leader's or not.",
+    source="Raft figure 2, AppendEntries 5: the index of the last new entry",
+    checker="state machine safety",
+)
+def overtaken_append_commits_the_tail(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def on_append_entries(core: Core, message: AppendEntries) -> None:
+            overtaken = message.prev_index < core.commit_index
+            right(core, message)
+            if overtaken:
+                index = min(message.commit_index, core.log.last_index)
+                core.commit_index = max(core.commit_index, index)
+
+        return on_append_entries
+
+    planting.function(follower.on_append_entries, make)
+
+
+@mutant(
+    wrong="A node that is asked again for its vote by a candidate of a newer term forgets that its"
+    " log is longer, if that candidate's log is of the same term.",
+    source="Raft §5.4.1: of logs of the same last term the longer one is more up to date",
+    checker="leader completeness",
+    blunt="always: test_paper_s5_4_1",
+)
+def shorter_log_is_elected(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def on_request_vote(core: Core, message: RequestVote) -> None:
+            log = core.log
+            near = message.last_term == log.last_term and not message.pre_vote
+            if near and message.last_index == log.last_index - 1 and message.transfer:
+                message = RequestVote(
+                    message.sender,
+                    message.receiver,
+                    message.term,
+                    log.last_index,
+                    message.last_term,
+                    message.pre_vote,
+                    message.transfer,
+                )
+            right(core, message)
+
+        return on_request_vote
+
+    planting.function(follower.on_request_vote, make)
+
+
+@mutant(
+    wrong="A leader whose predecessor handed over to it answers reads before an entry of its own"
+    " term is committed.",
+    source="thesis §6.4, step 1; etcd-io/raft did so before it held such reads back",
+    checker="linearizability",
+    blunt="every leader: test_thesis_s6_4",
+)
+def successor_reads_before_its_first_commit(planting: Planting) -> None:
+    handed_over: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def make_timeout(right: Made) -> Made:
+        def on_timeout_now(core: Core, message: TimeoutNow) -> None:
+            right(core, message)
+            handed_over[core.rng] = core.term
+
+        return on_timeout_now
+
+    def make_round(right: Made) -> Made:
+        def begin_read_round(core: Core) -> None:
+            leadership = core.leadership
+            assert leadership is not None, "only a leader confirms reads"
+            if handed_over.get(core.rng) != core.term:
+                right(core)
+                return
+            first, leadership.first_index = leadership.first_index, Index(0)
+            right(core)
+            leadership.first_index = first
+
+        return begin_read_round
+
+    planting.function(candidate.on_timeout_now, make_timeout)
+    planting.function(leader.begin_read_round, make_round)
+
+
+@mutant(
+    wrong="A leader answers followers' questions about reads without a round if a majority answered"
+    " one of its last two heartbeats.",
+    source="thesis §6.4.1: a lease needs a bound on clock drift, and on pauses; etcd's"
+    " ReadOnlyLeaseBased",
+    checker="linearizability",
+    blunt="its own reads, too: test_thesis_s6_4_reads_that_wait_share_a_round",
+)
+def reads_by_a_lease_without_a_clock(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def begin_read_round(core: Core) -> None:
+            leadership = core.leadership
+            assert leadership is not None, "only a leader confirms reads"
+            reads = leadership.reads
+            if not reads.wants_round or core.commit_index < leadership.first_index:
+                return
+            answered = leadership.answered_quorum(core.membership.current)
+            if answered and not reads.waiting and answered >= leadership.heartbeat_round - 1:
+                reads.begin(answered, core.commit_index)
+                leader.confirm_reads(core)
+            else:
+                right(core)
+
+        return begin_read_round
+
+    planting.function(leader.begin_read_round, make)
+
+
+@mutant(
+    wrong="A node that comes back has forgotten its vote if it had none of the term's entries.",
+    source="Raft figure 2: votedFor is persistent",
+    checker="one vote a term",
+    blunt="always: test_i06_a_restarted_node_never_votes_twice_in_a_term",
+)
+def restarted_node_forgets_its_vote(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def init(
+            self: Core, config: Any, rng: Any, state: HardState, *rest: Any, **named: Any
+        ) -> None:
+            snapshot, entries = rest[:2]
+            if snapshot.index and state.voted_for != NO_NODE:
+                last = entries[-1].term if entries else snapshot.term
+                if last < state.term:
+                    state = HardState(state.term, NO_NODE, state.commit_index)
+            right(self, config, rng, state, *rest, **named)
+
+        return init
+
+    planting.method(Core, "__init__", make)

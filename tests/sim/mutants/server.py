@@ -1,0 +1,189 @@
+"""Bugs between the rooms: the order of duties, proposals, reads, snapshots on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kvstore.apply.machine import StateMachine
+from kvstore.apply.origins import Origins
+from kvstore.errors import KvError
+from kvstore.mvcc.txn import is_read_only, read_txn
+from kvstore.server.driver import Driver
+from kvstore.server.peer_port import PeerPort
+from kvstore.server.reads import Reads
+from kvstore.server.snapshots import SnapshotKeeper
+from kvstore.service.kv import KvCalls
+from kvstore.types import TxnRequest, TxnResponse
+from raft.effects import Effects
+from raft.events import Persisted
+from raft.types import Role, Seq, SnapshotMeta
+from tests.sim.mutants.planting import Made, Planting, mutant
+from wal.snapshot_file import SnapshotFile
+
+LOOK_BYTES_MAX = 1 << 20
+
+
+@mutant(
+    wrong="A vote leaves before it is durable, if nothing but the vote is written.",
+    source="Raft figure 2: persistent state is updated before responding",
+    checker="one vote a term",
+)
+def vote_leaves_before_the_disk(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def carry_out(self: Driver, effects: Effects) -> None:
+            state = effects.hard_state
+            if state is not None and not effects.entries and effects.snapshot is None:
+                for message in effects.messages_after_sync:
+                    self._peers.send(message)
+                effects.messages_after_sync.clear()
+            right(self, effects)
+
+        return carry_out
+
+    planting.method(Driver, "_carry_out", make)
+
+
+@mutant(
+    wrong="A candidate's own vote counts as soon as it is handed to the disk.",
+    source="thesis §10.2.1 stretched from entries to votes",
+    checker="one vote a term",
+)
+def candidate_leads_before_its_own_vote_is_durable(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def carry_out(self: Driver, effects: Effects) -> None:
+            right(self, effects)
+            if self.raft.role is Role.CANDIDATE and effects.hard_state is not None:
+                self.step(Persisted(effects.seq))
+
+        return carry_out
+
+    planting.method(Driver, "_carry_out", make)
+
+
+@mutant(
+    wrong="When a write is durable, all that was queued since counts as durable, too.",
+    source="PostgreSQL's and others' group commit: the wrong end of the batch is acknowledged",
+    checker="durability",
+)
+def leader_counts_what_is_only_queued(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def persisted(self: Driver, seq: Seq) -> None:
+            leads = self.role is Role.LEADER
+            right(self, self._queued_seq if leads and self._queued_seq == seq + 1 else seq)
+
+        return persisted
+
+    planting.method(Driver, "persisted", make)
+
+
+@mutant(
+    wrong="An answer to a round that several reads wait for lets those go as well that came since.",
+    source="thesis §6.4, step 2: the read must wait for a round that began after it",
+    checker="linearizability",
+    blunt="however many wait: tests/kvstore/server/test_reads_room.py",
+)
+def late_reads_share_an_old_round(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def answer(self: Reads, context: int) -> None:
+            waiting = self._rounds.get(context)
+            if waiting is not None and len(waiting) > 1 and self._fresh:
+                waiting.extend(self._fresh)
+                self._fresh = []
+            right(self, context)
+
+        return answer
+
+    planting.method(Reads, "answer", make)
+
+
+@mutant(
+    wrong="A transaction whose compares fail here, and that would then write nothing, is answered"
+    " at once.",
+    source="a saving that etcd does not make: compares are evaluated when applied",
+    checker="linearizability",
+)
+def compare_is_evaluated_before_proposing(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def do_txn(
+            self: KvCalls,
+            request: TxnRequest,
+            caller: Any,
+            reply: Callable[[Any], None],
+            identity: Any,
+        ) -> None:
+            if request.failure or is_read_only(request) or not request.compare:
+                right(self, request, caller, reply, identity)
+                return
+            budget = self.node.read_budget()
+            look = TxnRequest(request.compare, [], [])
+            work = read_txn(self.machine.store, look, budget, LOOK_BYTES_MAX)
+
+            def looked(result: TxnResponse | KvError) -> None:
+                if isinstance(result, KvError) or result.succeeded:
+                    right(self, request, caller, reply, identity)
+                else:
+                    reply(result)
+
+            self._run(work, budget, looked, identity)
+
+        return do_txn
+
+    planting.method(KvCalls, "_do_txn", make)
+
+
+@mutant(
+    wrong="A snapshot that is installed brings only the ids of this member's own commands.",
+    source="thesis §6.3: the sessions of all clients are part of the state",
+    checker="equality",
+)
+def forgotten_ids_of_others(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        async def load(self: SnapshotKeeper, file: SnapshotFile) -> StateMachine:
+            machine: StateMachine = await right(self, file)
+            own = [row for row in machine.origins.rows() if row[0] == self._member_id]
+            machine.origins = Origins()
+            for row in own:
+                machine.origins.restore(row)
+            return machine
+
+        return load
+
+    planting.method(SnapshotKeeper, "_load", make)
+
+
+@mutant(
+    wrong="A snapshot that arrived is adopted before its mark is in the log: the one before and the"
+    " log since are let go.",
+    source="the order of LogCabin and etcd: file, mark, release",
+    checker="durability",
+)
+def snapshot_installed_before_its_mark(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def install(self: SnapshotKeeper, meta: SnapshotMeta) -> None:
+            right(self, meta)
+            if self.latest is not None:
+                self._proven_index = meta.index
+                self._adopt(self.latest)
+
+        return install
+
+    planting.method(SnapshotKeeper, "install", make)
+
+
+@mutant(
+    wrong="A member that lost its directory may link, and vote, under its old id.",
+    source="Raft assumes stable storage; etcd's data inconsistency after a lost volume",
+    checker="one vote a term",
+    blunt="in any case: test_a_dialler_that_lost_its_data_is_refused",
+)
+def wiped_member_votes_again(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def refuse_link(self: PeerPort, member: int, introduction: Any) -> str:
+            reason: str = right(self, member, introduction)
+            blank = self._node.driver.raft.term > 1 and introduction.blank
+            return "" if blank and "lost its data" in reason else reason
+
+        return refuse_link
+
+    planting.method(PeerPort, "refuse_link", make)
