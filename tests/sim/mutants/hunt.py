@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import msgspec
@@ -60,6 +61,8 @@ def hunt(mutant: Mutant, profile: Profile, seeds: Iterable[int]) -> Hunt:
             first the next seed is tried: the run ended there.
     """
     import_product()
+    # What members log of their troubles says nothing here.
+    logging.getLogger("kvstore").setLevel(logging.CRITICAL + 1)
     result = Hunt(mutant)
     with mutant.planted():
         for seed in seeds:

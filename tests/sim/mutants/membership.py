@@ -46,7 +46,7 @@ def removed_member_still_votes(planting: Planting) -> None:
     wrong="A configuration that is cut stays in force if the one before it is in the snapshot.",
     source="thesis §4.1: a server falls back to the configuration before",
     checker="no surprise",
-    blunt="always: test_thesis_s4_1",
+    blunt="always: test_thesis_s4_1_a_configuration_that_is_cut_rolls_back",
 )
 def configuration_is_not_rolled_back(planting: Planting) -> None:
     def make(right: Made) -> Made:
@@ -108,7 +108,7 @@ def learner_counts_for_a_majority(planting: Planting) -> None:
     " its own term is committed.",
     source="the bug in single-server changes: raft-dev, 2015",
     checker="leader completeness",
-    blunt="every leader: test_thesis_s4_1",
+    blunt="every leader: test_thesis_s4_1_no_change_before_an_entry_of_this_term_is_committed",
 )
 def successor_changes_members_before_its_first_commit(planting: Planting) -> None:
     handed_over: WeakKeyDictionary[Any, int] = WeakKeyDictionary()

@@ -96,7 +96,7 @@ def overtaken_append_commits_the_tail(planting: Planting) -> None:
     " log is longer, if that candidate's log is of the same term.",
     source="Raft §5.4.1: of logs of the same last term the longer one is more up to date",
     checker="leader completeness",
-    blunt="always: test_paper_s5_4_1",
+    blunt="always: test_paper_s5_4_1_no_vote_for_a_log_that_lacks_what_this_one_has",
 )
 def shorter_log_is_elected(planting: Planting) -> None:
     def make(right: Made) -> Made:
@@ -125,7 +125,7 @@ def shorter_log_is_elected(planting: Planting) -> None:
     " term is committed.",
     source="thesis §6.4, step 1; etcd-io/raft did so before it held such reads back",
     checker="linearizability",
-    blunt="every leader: test_thesis_s6_4",
+    blunt="every leader: test_thesis_s6_4_no_read_before_an_entry_of_this_term_is_committed",
 )
 def successor_reads_before_its_first_commit(planting: Planting) -> None:
     handed_over: WeakKeyDictionary[Any, int] = WeakKeyDictionary()

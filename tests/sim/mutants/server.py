@@ -27,7 +27,7 @@ LOOK_BYTES_MAX = 1 << 20
 @mutant(
     wrong="A vote leaves before it is durable, if nothing but the vote is written.",
     source="Raft figure 2: persistent state is updated before responding",
-    checker="one vote a term",
+    checker="durability",
 )
 def vote_leaves_before_the_disk(planting: Planting) -> None:
     def make(right: Made) -> Made:
@@ -47,7 +47,7 @@ def vote_leaves_before_the_disk(planting: Planting) -> None:
 @mutant(
     wrong="A candidate's own vote counts as soon as it is handed to the disk.",
     source="thesis §10.2.1 stretched from entries to votes",
-    checker="one vote a term",
+    checker="durability",
 )
 def candidate_leads_before_its_own_vote_is_durable(planting: Planting) -> None:
     def make(right: Made) -> Made:

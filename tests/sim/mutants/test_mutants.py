@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.sim.mutants.catalog import MUTANTS, find
@@ -10,6 +13,7 @@ from tests.sim.mutants.planting import Mutant, import_product, product_modules
 from tests.sim.profile import PROFILES
 
 MUTANTS_MIN = 28
+TESTS = Path(__file__).resolve().parents[2]
 
 
 def _product() -> dict[tuple[str, str], object]:
@@ -42,6 +46,13 @@ def test_what_is_planted_is_there_and_comes_out_again(mutant: Mutant):
     after = _product()
     assert any(planted[place] is not held for place, held in before.items()), "nothing is planted"
     assert all(after[place] is held for place, held in before.items()), "something stays"
+
+
+def test_what_a_bug_is_said_to_fail_plainly_is_a_test_that_there_is():
+    there = "".join(path.read_text() for path in sorted(TESTS.rglob("test_*.py")))
+    for mutant in MUTANTS:
+        for name in re.findall(r"(?<!/)\btest_\w+", mutant.blunt):
+            assert f"def {name}(" in there, (mutant.name, name)
 
 
 def test_a_bug_is_hunted_until_the_checker_that_is_meant_to_finds_it():

@@ -31,7 +31,7 @@ BATCH_BYTES = 1 << 20
 @mutant(
     wrong="A batch without entries is written and not synced: a vote alone may be lost.",
     source="Raft figure 2; etcd's MustSync decides whether a save is synced",
-    checker="one vote a term",
+    checker="durability",
     blunt="in segments of any size: test_what_was_acknowledged_survives_crashes",
 )
 def hard_state_alone_is_not_synced(planting: Planting) -> None:
@@ -190,7 +190,7 @@ def news_before_the_sync(planting: Planting) -> None:
 @mutant(
     wrong="A vote in a new term that goes to the disk together with something else is left out.",
     source="Raft figure 2; a batch leaves out what only seems to repeat what is there",
-    checker="one vote a term",
+    checker="durability",
     blunt="whatever is queued: test_what_was_acknowledged_survives_crashes",
 )
 def vote_is_left_out_of_a_batch(planting: Planting) -> None:

@@ -61,7 +61,8 @@ def synced_a_revision_early(planting: Planting) -> None:
     " told that it misses something.",
     source="etcd's API: a watch of what was compacted is cancelled, and says so",
     checker="watch",
-    blunt="in the stream: test_a_start_below_the_compaction_is_created_then_cancelled",
+    blunt="in the stream itself:"
+    " test_a_start_below_the_compaction_is_created_then_cancelled_without_reason",
 )
 def watch_skips_over_a_compaction(planting: Planting) -> None:
     def make(right: Made) -> Made:
