@@ -45,16 +45,21 @@ def vote_leaves_before_the_disk(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="A candidate's own vote counts as soon as it is handed to the disk.",
+    wrong="A candidate asks for votes, and counts its own, as soon as that is handed to the disk.",
     source="thesis §10.2.1 stretched from entries to votes",
     checker="durability",
 )
 def candidate_leads_before_its_own_vote_is_durable(planting: Planting) -> None:
     def make(right: Made) -> Made:
         def carry_out(self: Driver, effects: Effects) -> None:
+            if self.raft.role is not Role.CANDIDATE or effects.hard_state is None:
+                right(self, effects)
+                return
+            for message in effects.messages_after_sync:
+                self._peers.send(message)
+            effects.messages_after_sync.clear()
             right(self, effects)
-            if self.raft.role is Role.CANDIDATE and effects.hard_state is not None:
-                self.step(Persisted(effects.seq))
+            self.step(Persisted(effects.seq))
 
         return carry_out
 
