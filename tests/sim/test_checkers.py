@@ -1,0 +1,351 @@
+"""Each checker that looks into the members bites: a member is falsified, and it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raft.codec import encode_configuration, encode_entry
+from raft.effects import Effects, Read, RoleChange
+from raft.messages import AppendEntriesReply, Heartbeat, RequestVoteReply
+from raft.types import (
+    NO_NODE,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    NodeId,
+    Role,
+    Seq,
+    SnapshotMeta,
+    Term,
+)
+from tests.checking.violation import ViolationError
+from tests.sim.checkers.commitment import Commitment
+from tests.sim.checkers.disk_truth import DiskTruth, Durable, _check_recovered
+from tests.sim.checkers.elections import Elections
+from tests.sim.checkers.logs import Logs
+from tests.sim.checkers.reads import Reads
+from tests.sim.checkers.states import States
+
+WORLD: Any = SimpleNamespace(marks=SimpleNamespace(hit=lambda *_: None))
+ALL = Configuration((NodeId(1), NodeId(2), NodeId(3)))
+JOINT = Configuration((NodeId(1), NodeId(2), NodeId(3)), (NodeId(3), NodeId(4), NodeId(5)))
+
+
+class FakeLog:
+    """A log that begins at 1."""
+
+    def __init__(self, terms: list[int]) -> None:
+        self.base_index, self.base_term = Index(0), Term(0)
+        self.entries = [entry(number, term) for number, term in enumerate(terms, 1)]
+
+    @property
+    def last_index(self) -> Index:
+        return Index(len(self.entries))
+
+    def term_at(self, index: Index) -> Term | None:
+        if index == 0:
+            return Term(0)
+        return self.entries[index - 1].term if index <= len(self.entries) else None
+
+    def slice(self, first: Index, last: Index) -> list[Entry]:
+        return self.entries[first - 1 : last]
+
+
+def entry(index: int, term: int, data: bytes = b"x", kind: EntryKind = EntryKind.COMMAND) -> Entry:
+    return encode_entry(Index(index), Term(term), kind, data)
+
+
+def member(number: int, terms: list[int], *, term: int = 0, commit: int = 0) -> Any:
+    """What checkers see of a host: its log's terms, its term and commit index."""
+    core = SimpleNamespace(
+        log=FakeLog(terms),
+        membership=SimpleNamespace(at=lambda _: ALL),
+        applied_index=Index(0),
+        term=Term(term),
+        voted_for=NO_NODE,
+        commit_index=Index(commit),
+    )
+    raft = SimpleNamespace(
+        _core=core, term=Term(term), role=Role.FOLLOWER, commit_index=Index(commit)
+    )
+    machine = SimpleNamespace(
+        applied_index=0, effects_hash=0, store=SimpleNamespace(revision=1), number=number
+    )
+    node = SimpleNamespace(driver=SimpleNamespace(raft=raft))
+    return SimpleNamespace(number=number, member_id=number, node=node, machine=machine)
+
+
+def effects(**fields: Any) -> Effects:
+    return Effects(
+        **{
+            "seq": Seq(1),
+            "hard_state": None,
+            "entries": [],
+            "snapshot": None,
+            "messages": [],
+            "messages_after_sync": [],
+            "committed": [],
+            "accepted": [],
+            "rejected": [],
+            "reads": [],
+            "reads_rejected": [],
+            "role_change": None,
+            **fields,
+        }
+    )
+
+
+def durable(
+    terms: list[int] | None = None, *, term: int = 0, vote: int = 0, commit: int = 0
+) -> Durable:
+    found = Durable()
+    found.hard_state = HardState(Term(term), NodeId(vote), Index(commit))
+    found.take_in([entry(number, each) for number, each in enumerate(terms or [], 1)])
+    return found
+
+
+def finds(checker: str, step: Callable[[], object]) -> None:
+    with pytest.raises(ViolationError) as caught:
+        step()
+    assert caught.value.checker == checker
+
+
+def leads(number: int, term: int) -> RoleChange:
+    return RoleChange(Role.LEADER, Term(term), NodeId(number))
+
+
+def disks_of(*members: Any, **kept: Durable) -> DiskTruth:
+    disks = DiskTruth(WORLD)
+    for each in members:
+        disks.of[each.member_id] = kept.get(f"m{each.number}", durable())
+    return disks
+
+
+# --- elections ------------------------------------------------------------------------------------
+
+
+def test_election_safety_two_leaders_of_one_term() -> None:
+    one, two = member(1, []), member(2, [])
+    voted = [durable(term=4, vote=number) for number in (1, 2)]
+    checker = Elections(WORLD, disks_of(one, two, m1=voted[0], m2=voted[1]))
+    checker.on_role(one, leads(1, 4))
+    finds("election safety", lambda: checker.on_role(two, leads(2, 4)))
+
+
+def test_election_safety_a_heartbeat_of_who_was_not_elected() -> None:
+    one = member(1, [])
+    beat = Heartbeat(NodeId(1), NodeId(2), Term(4), Index(0), 1)
+    finds("election safety", lambda: Elections(WORLD, disks_of(one)).on_send(one, beat))
+
+
+def test_one_vote_a_term_two_candidates() -> None:
+    one = member(1, [])
+    disks = disks_of(one, m1=durable(term=4, vote=2))
+    checker = Elections(WORLD, disks)
+    checker.on_send(one, RequestVoteReply(NodeId(1), NodeId(2), Term(4), granted=True))
+    disks.of[1] = durable(term=4, vote=3)
+    again = RequestVoteReply(NodeId(1), NodeId(3), Term(4), granted=True)
+    finds("one vote a term", lambda: checker.on_send(one, again))
+
+
+def test_one_vote_a_term_a_vote_that_was_forgotten() -> None:
+    one = member(1, [], term=4)
+    checker = Elections(WORLD, disks_of(one, m1=durable(term=4, vote=2)))
+    checker.on_send(one, RequestVoteReply(NodeId(1), NodeId(2), Term(4), granted=True))
+    finds("one vote a term", lambda: checker.on_start(one))
+
+
+def test_monotonic_state_a_term_that_was_forgotten() -> None:
+    checker = Elections(WORLD, disks_of(member(1, []), m1=durable(term=4, vote=2)))
+    checker.on_send(member(1, []), RequestVoteReply(NodeId(1), NodeId(2), Term(4), granted=True))
+    finds("monotonic state", lambda: checker.on_start(member(1, [], term=3)))
+
+
+def test_durability_a_vote_that_is_not_on_the_disk() -> None:
+    one = member(1, [])
+    vote = RequestVoteReply(NodeId(1), NodeId(2), Term(4), granted=True)
+    finds("durability", lambda: Elections(WORLD, disks_of(one)).on_send(one, vote))
+
+
+def test_durability_a_leader_without_its_own_vote() -> None:
+    one = member(1, [])
+    finds("durability", lambda: Elections(WORLD, disks_of(one)).on_role(one, leads(1, 4)))
+
+
+def test_a_pre_vote_promises_nothing() -> None:
+    one = member(1, [])
+    reply = RequestVoteReply(NodeId(1), NodeId(2), Term(4), granted=True, pre_vote=True)
+    Elections(WORLD, disks_of(one)).on_send(one, reply)
+
+
+# --- logs -----------------------------------------------------------------------------------------
+
+
+def test_log_matching_other_bytes_at_the_same_place() -> None:
+    checker = Logs(WORLD)
+    one, two = member(1, [1]), member(2, [1])
+    checker.on_effects(one, effects(entries=[entry(1, 1, b"a")]))
+    finds("log matching", lambda: checker.on_effects(two, effects(entries=[entry(1, 1, b"b")])))
+
+
+def test_log_matching_another_entry_before() -> None:
+    checker = Logs(WORLD)
+    checker.on_effects(member(1, [1, 2]), effects(entries=[entry(2, 2)]))
+    other = member(2, [2, 2])
+    finds("log matching", lambda: checker.on_effects(other, effects(entries=[entry(2, 2)])))
+
+
+def test_state_machine_safety_another_entry_applied() -> None:
+    checker = Logs(WORLD)
+    checker.on_committed(member(1, []), [entry(1, 1)])
+    finds("state machine safety", lambda: checker.on_committed(member(2, []), [entry(1, 2)]))
+
+
+def test_state_machine_safety_an_entry_left_out() -> None:
+    checker = Logs(WORLD)
+    finds("state machine safety", lambda: checker.on_committed(member(1, []), [entry(2, 1)]))
+
+
+def test_state_machine_safety_a_snapshot_of_another_history() -> None:
+    checker = Logs(WORLD)
+    checker.on_committed(member(1, []), [entry(1, 1)])
+    other = effects(snapshot=SnapshotMeta(Index(1), Term(2), ALL))
+    finds("state machine safety", lambda: checker.on_effects(member(2, []), other))
+
+
+def test_leader_completeness_a_leader_that_lacks_what_is_committed() -> None:
+    checker = Logs(WORLD)
+    checker.on_committed(member(1, [1]), [entry(1, 1)])
+    finds("leader completeness", lambda: checker.on_role(member(2, []), leads(2, 2)))
+    finds("leader completeness", lambda: checker.on_role(member(2, [2]), leads(2, 3)))
+
+
+# --- commitment -----------------------------------------------------------------------------------
+
+
+def committing(terms: list[int], holders: dict[str, Durable], *, term: int) -> Callable[[], None]:
+    """The first of three commits its last entry, as its leader."""
+    members = [member(number, terms, term=term) for number in (1, 2, 3)]
+    checker = Commitment(WORLD, disks_of(*members, **holders))
+    leader = members[0]
+    checker.on_start(leader)
+    leader.node.driver.raft.role = Role.LEADER
+    checker.on_role(leader, leads(1, term))
+    leader.node.driver.raft.commit_index = Index(len(terms))
+    return lambda: checker.on_effects(leader, effects())
+
+
+def test_durability_a_commit_that_a_quorum_holds() -> None:
+    committing([1, 1], {"m1": durable([1, 1]), "m3": durable([1, 1])}, term=1)()
+
+
+def test_durability_a_commit_that_only_one_holds() -> None:
+    finds("durability", committing([1, 1], {"m1": durable([1, 1]), "m2": durable([1])}, term=1))
+
+
+def test_leader_completeness_an_old_terms_entry_committed_by_counting() -> None:
+    """Raft figure 8."""
+    held = {"m1": durable([1]), "m2": durable([1])}
+    finds("leader completeness", committing([1], held, term=3))
+
+
+def test_durability_a_joint_configuration_asks_both_majorities() -> None:
+    leader = member(1, [1], term=1)
+    leader.node.driver.raft._core.log.entries.append(
+        entry(2, 1, encode_configuration(JOINT), EntryKind.CONFIGURATION)
+    )
+    disks = DiskTruth(WORLD)
+    disks.of = {1: durable([1, 1]), 2: durable([1, 1]), 3: durable(), 4: durable(), 5: durable()}
+    checker = Commitment(WORLD, disks)
+    checker.on_start(leader)
+    leader.node.driver.raft.role = Role.LEADER
+    checker.on_role(leader, leads(1, 1))
+    leader.node.driver.raft.commit_index = Index(2)
+    finds("durability", lambda: checker.on_effects(leader, effects()))
+
+
+def test_durability_an_acknowledgement_of_what_the_disk_has_not() -> None:
+    one = member(1, [1, 1])
+    checker = Commitment(WORLD, disks_of(one, m1=durable([1])))
+    reply = AppendEntriesReply(NodeId(1), NodeId(2), Term(1), accepted=True, match_index=Index(2))
+    finds("durability", lambda: checker.on_send(one, reply))
+
+
+def test_election_safety_a_leader_that_does_not_vote() -> None:
+    stranger = member(9, [1])
+    checker = Commitment(WORLD, disks_of(stranger))
+    checker.on_start(stranger)
+    finds("election safety", lambda: checker.on_role(stranger, leads(9, 2)))
+
+
+# --- what comes back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "checker"),
+    [
+        (durable(term=3), durable(term=2), "monotonic state"),
+        (durable(commit=3), durable(commit=2), "monotonic state"),
+        (durable(term=3, vote=1), durable(term=3, vote=2), "one vote a term"),
+        (durable(term=3, vote=1), durable(term=3), "one vote a term"),
+        (durable([1, 1]), durable([1]), "durability"),
+        (durable([1, 2]), durable([1, 1]), "durability"),
+    ],
+    ids=["term", "commit", "another vote", "no vote", "an entry gone", "an older entry"],
+)
+def test_recovery_loses_nothing_that_was_synced(
+    before: Durable, after: Durable, checker: str
+) -> None:
+    finds(checker, lambda: _check_recovered(member(1, []), before, after))
+
+
+def test_recovery_may_bring_more_than_was_synced() -> None:
+    host = member(1, [])
+    _check_recovered(host, durable([1]), durable([1, 1], term=1))
+    # A newer leader's entries, written and not known to be synced when the power went.
+    _check_recovered(host, durable([1, 1, 1]), durable([1, 2]))
+
+
+# --- states and reads -----------------------------------------------------------------------------
+
+
+def test_equality_another_state_at_the_same_index() -> None:
+    checker = States(WORLD)
+    one, two = member(1, []), member(2, [])
+    checker.on_start(one)
+    two.machine.effects_hash = 7
+    finds("equality", lambda: checker.on_start(two))
+
+
+def test_equality_a_revision_that_went_back() -> None:
+    checker = States(WORLD)
+    one = member(1, [])
+    one.machine.store.revision = 5
+    checker.on_start(one)
+    one.machine.store.revision = 4
+    finds("equality", lambda: checker.on_start(one))
+
+
+def test_state_machine_safety_an_applied_index_that_is_not_the_entrys() -> None:
+    outcome: Any = SimpleNamespace(index=3)
+    finds("state machine safety", lambda: States(WORLD).on_outcome(member(1, []), outcome))
+
+
+def test_linearizability_a_read_below_what_was_committed_when_it_was_asked() -> None:
+    logs = Logs(WORLD)
+    checker = Reads(WORLD, logs)
+    one = member(1, [])
+    logs.committed_index = 5
+    checker.on_read(one, 1)
+    answered = effects(reads=[Read(1, Index(4))])
+    one.machine.applied_index = 4
+    finds("linearizability", lambda: checker.on_effects(one, answered))
+    checker.on_read(one, 2)
+    one.machine.applied_index = 5
+    checker.on_effects(one, effects(reads=[Read(2, Index(5))]))
