@@ -194,6 +194,10 @@ class ErrorKind(enum.Enum):
         Code.UNAVAILABLE,
         "etcdserver: request timed out, waiting for the applied index took too long",
     )
+    REBUILDING = (
+        Code.UNAVAILABLE,
+        "kvstore: this member is rebuilding its state from the leader's, ask another",
+    )
     UNHEALTHY = (Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
     CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
     WATCH_CANCELED = (Code.CANCELED, "etcdserver: watch canceled")
@@ -244,6 +248,7 @@ RETRYABLE: Final = frozenset(
         ErrorKind.NO_LEADER,
         ErrorKind.LEADER_CHANGED,
         ErrorKind.STOPPED,
+        ErrorKind.REBUILDING,
         ErrorKind.TOO_MANY_REQUESTS,
         ErrorKind.TIMEOUT_WAIT_APPLIED,
     }

@@ -206,6 +206,18 @@ _SAMPLES: Final[tuple[Sample, ...]] = (
         lambda node: node.snapshots.installed_total,
     ),
     (
+        "kvstore_rebuilding",
+        "gauge",
+        "Whether this member votes and acknowledges nothing until it has a snapshot again.",
+        lambda node: node.rebuild.active,
+    ),
+    (
+        "kvstore_rebuilt_total",
+        "counter",
+        "Times that this member rebuilt its state in this life, because its disk was damaged.",
+        lambda node: node.rebuild.rebuilt_total,
+    ),
+    (
         "kvstore_quota_used_ratio",
         "gauge",
         "Part of the storage quota that is used, 0 if there is none.",

@@ -43,11 +43,12 @@ class CorruptError(WalError):
     """Bytes on the disk are not what was written and synced there.
 
     Attributes: ``file`` and ``offset`` (bytes) say where, ``reason`` what is wrong, ``remedy`` what
-        the operator can do.
+        the operator can do; ``summary`` is all but the remedy.
     """
 
     def __init__(self, file: str, offset: int, reason: str, remedy: str = REPLACE_REMEDY) -> None:
-        super().__init__(f"{file}: damaged at byte {offset}: {reason}; {remedy}")
+        self.summary = f"{file}: damaged at byte {offset}: {reason}"
+        super().__init__(f"{self.summary}; {remedy}")
         self.file = file
         self.offset = offset
         self.reason = reason

@@ -359,5 +359,5 @@ class MemoryDisk:
         self.steps_left = rng.randrange(4)
         # Its ``done`` is dropped in any case: the loop is gone.
         job, _done = rng.choice(busy).jobs[0]
-        with suppress(PowerCutError, OSError):
+        with suppress(PowerCutError, Exception):
             job()

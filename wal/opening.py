@@ -60,8 +60,9 @@ def open_log(
         raise NoLogError(f"{directory}: there is no log here")
     first = max(1, metadata_if_new.incarnation)
     metadata = msgspec.structs.replace(metadata_if_new, incarnation=first)
-    tail = begin(disk, directory, segment_bytes, opening_records(metadata, NO_STATE, None))
     recovered = Recovered(metadata, NO_STATE, None, [], 0, clean=True)
+    judge(recovered)
+    tail = begin(disk, directory, segment_bytes, opening_records(metadata, NO_STATE, None))
     return Opened(recovered, tail, [SegmentInfo(1, tail.size)], [])
 
 

@@ -14,13 +14,13 @@ import msgspec
 from kvstore.apply import SnapshotLoader, StateMachine
 from kvstore.errors import ConfigError, StateError
 from kvstore.server.identity import Beginning, Identity, derive
+from kvstore.server.rebuild import Start, choose_start
 from kvstore.types import Member, MemberId
-from raft.types import Configuration, Entry, Index, NodeId, SnapshotMeta, Term
-from wal.errors import REPLACE_REMEDY, WalError
+from raft.types import Configuration, Index, NodeId, SnapshotMeta, Term
 from wal.files import SECTOR_BYTES
 from wal.record import Metadata
 from wal.recovery import Recovered
-from wal.snapshot_file import SnapshotFile, SnapshotReader, newest_valid
+from wal.snapshot_file import SnapshotFile, SnapshotReader
 from wal.wal import Wal, WalOptions
 
 if TYPE_CHECKING:
@@ -46,17 +46,15 @@ def layout(data_dir: str) -> Layout:
 class Recovery(msgspec.Struct, frozen=True):
     """Everything a member starts from.
 
-    What ``entries`` holds is durable; those after ``snapshot`` are not applied yet.
+    The entries in ``start`` are durable, and not applied yet.
     """
 
     identity: Identity
     beginning: Beginning
     wal: Wal
     recovered: Recovered
-    snapshot: SnapshotMeta
-    entries: list[Entry]
+    start: Start
     machine: StateMachine
-    snapshot_file: SnapshotFile | None
 
 
 class LogEvents(msgspec.Struct, frozen=True):
@@ -108,9 +106,19 @@ def recover(
 
     Raises:
         ConfigError: The directory belongs to another member than the flags name.
-        WalError: The log or the snapshots are damaged, locked, or of another format.
-        StateError: A snapshot that its checksums vouch for does not hold together.
+        WalError: The log or the snapshots are locked, of another format, or damaged beyond what the
+            member may rebuild.
+        StateError: No snapshot that is needed is sound, and nobody else has one; or one that its
+            checksums vouch for does not hold together.
     """
+    starts: list[Start] = []
+
+    def judge(recovered: Recovered) -> None:
+        _, identity = _whose(recovered)
+        origin = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
+        directory = layout(config.data_dir).snapshots
+        starts.append(choose_start(disk, directory, origin, recovered))
+
     wal, recovered = Wal.open(
         disk,
         layout(config.data_dir).wal,
@@ -119,21 +127,26 @@ def recover(
         on_persisted=events.on_persisted,
         on_failed=events.on_failed,
         clock=events.clock,
+        judge=judge,
     )
+    assert len(starts) == 1, "a log is judged once"
+    start = starts[0]
     try:
-        metadata = recovered.metadata
-        beginning = Beginning.read(metadata.bootstrap, metadata.member_id)
+        beginning, identity = _whose(recovered)
         founders = beginning.founders
-        identity = Identity(metadata.cluster_id, metadata.member_id, founders)
-        directory = layout(config.data_dir).snapshots
-        origin = SnapshotMeta(Index(0), Term(0), initial_configuration(identity))
-        snapshot, file, entries = _choose_snapshot(disk, directory, origin, recovered)
+        file = start.file
         machine = new_machine(founders) if file is None else _load(disk, file, new_loader())
         _check_owner(config, identity, beginning, machine)
     except (ConfigError, StateError):
         wal.close(lambda _: None)
         raise
-    return Recovery(identity, beginning, wal, recovered, snapshot, entries, machine, file)
+    return Recovery(identity, beginning, wal, recovered, start, machine)
+
+
+def _whose(recovered: Recovered) -> tuple[Beginning, Identity]:
+    metadata = recovered.metadata
+    beginning = Beginning.read(metadata.bootstrap, metadata.member_id)
+    return beginning, Identity(metadata.cluster_id, metadata.member_id, beginning.founders)
 
 
 def new_log(
@@ -151,36 +164,6 @@ def new_log(
     urls = tuple(sorted(config.initial_advertise_peer_urls))
     beginning = Beginning(log_id, config.name, urls, identity.members)
     return Metadata(identity.cluster_id, identity.member_id, first_incarnation, beginning.written())
-
-
-def _choose_snapshot(
-    disk: "Disk", directory: str, origin: SnapshotMeta, recovered: Recovered
-) -> tuple[SnapshotMeta, SnapshotFile | None, list[Entry]]:
-    """The newest marked snapshot that is sound, and the entries that follow it.
-
-    Raises:
-        StateError: None is, and the log does not reach back to the beginning.
-    """
-    mark = recovered.snapshot_mark
-    if mark is None:
-        return origin, None, recovered.entries
-    file = _sound_file(disk, directory, mark)
-    if file is not None:
-        return mark, file, recovered.entries
-    fallback = recovered.fallback
-    if fallback is not None:
-        entries = fallback.entries + recovered.entries
-        mark = fallback.snapshot_mark
-        if mark is None:
-            log.warning("no snapshot is sound: starting from the whole log instead")
-            return origin, None, entries
-        file = _sound_file(disk, directory, mark)
-        if file is not None:
-            log.warning("starting from the snapshot before, at index %d, instead", mark.index)
-            return mark, file, entries
-    raise StateError(
-        f"the log needs a snapshot that {directory} has no sound copy of: {REPLACE_REMEDY}"
-    )
 
 
 def _check_owner(
@@ -202,16 +185,6 @@ def _check_owner(
         f"{','.join(config.initial_advertise_peer_urls)}: give one of them as it was, or another "
         "--data-dir"
     )
-
-
-def _sound_file(disk: "Disk", directory: str, mark: SnapshotMeta) -> SnapshotFile | None:
-    return newest_valid(
-        disk, directory, lambda meta: (meta.index, meta.term) == (mark.index, mark.term), _report
-    )
-
-
-def _report(error: WalError) -> None:
-    log.error("a snapshot was passed over: %s", error)
 
 
 def _load(disk: "Disk", file: SnapshotFile, loader: SnapshotLoader) -> StateMachine:

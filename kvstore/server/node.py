@@ -30,6 +30,7 @@ from kvstore.server.peer_port import PeerPort
 from kvstore.server.peers import Peers
 from kvstore.server.proposals import Proposals
 from kvstore.server.reads import Reads
+from kvstore.server.rebuild import Rebuild
 from kvstore.server.secrets import SecretWork, new_tokens
 from kvstore.server.snapshot_export import SnapshotExports
 from kvstore.server.snapshots import SnapshotKeeper
@@ -145,6 +146,7 @@ class Node:
     def _assemble(self, recovery: bootstrap.Recovery, environment: Environment) -> None:
         config = self.config
         loop = self.loop
+        start = recovery.start
         tick_seconds = config.heartbeat_interval_ms / 1000
         election_ticks = max(2, config.election_timeout_ms // config.heartbeat_interval_ms)
         raft = RaftNode(
@@ -158,13 +160,15 @@ class Node:
             ),
             random.Random(environment.rng.getrandbits(64)),
             hard_state=recovery.recovered.hard_state,
-            snapshot=recovery.snapshot,
-            entries=recovery.entries,
-            applied=recovery.snapshot.index,
+            snapshot=start.snapshot,
+            entries=start.entries,
+            applied=start.snapshot.index,
+            required_index=start.required_index,
         )
         self._recovered_commit_index = raft.commit_index
-        self.tokens.outlive(raft.last_index)
+        self.tokens.outlive(max(raft.last_index, start.required_index))
         self.driver = driver = Driver(loop, raft, tick_seconds, self.fail)
+        self.rebuild = Rebuild(driver, loop.time)
         self.peers = Peers(
             self.network,
             loop,
@@ -207,7 +211,7 @@ class Node:
             network=self.network,
             new_loader=self._new_loader,
             on_replaced=self._on_replaced,
-            latest=recovery.snapshot_file,
+            latest=recovery.start.file,
         )
         self.exports = SnapshotExports(self.snapshots, environment.disk, lane)
         driver.wire(
@@ -289,6 +293,7 @@ class Node:
         )
 
     def _on_replaced(self, before: StateMachine, machine: StateMachine) -> None:
+        self.rebuild.installed()
         self.upkeep.retire(before)
         self.hub.rebase(machine.store)
         # Who was deleted, or changed a password, in the entries that the snapshot stands for?

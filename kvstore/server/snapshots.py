@@ -95,6 +95,7 @@ class SnapshotKeeper:
         self._retry_at = 0.0
         self._unproven = False
         self._proven_index = latest.meta.index if latest else 0
+        self._rebuilding = driver.raft.required_index > 0
         self._stopped = False
         self.taken_total = 0
         self.sent_total = 0
@@ -124,7 +125,7 @@ class SnapshotKeeper:
         latest = self.latest
         if self._unproven and latest and self._wal.mark_durable_index >= latest.meta.index:
             self._adopt(latest)
-        if self._taking is not None or now < self._retry_at:
+        if self._taking is not None or now < self._retry_at or self._rebuilding:
             return
         full = self._wal.disk_full
         if not full and not self._grown():
@@ -252,8 +253,11 @@ class SnapshotKeeper:
     async def _transfer(self, member: NodeId, term: Term) -> SnapshotFile:
         driver = self._driver
         file = self.latest
-        if file is None or file.meta.index + 1 < driver.raft.first_index:
-            file = await self.take()
+        for _ in range(2):
+            # What a taking under way has captured may be older than what is needed by now.
+            if file is None or file.meta.index < driver.raft.snapshot_floor(member):
+                file = await self.take()
+        assert file is not None, "it was taken"
         if driver.role != Role.LEADER or driver.raft.term != term:
             # In a later term's name it would depose whoever leads that term.
             raise NetworkError("this member does not lead that term any more")
@@ -279,6 +283,8 @@ class SnapshotKeeper:
             return f"term {offer.term} is over, this member is at {raft.term}"
         if offer.meta.index <= raft.commit_index:
             return f"this member has index {raft.commit_index} already"
+        if offer.meta.index < raft.required_index:
+            return f"this member needs index {raft.required_index}"
         if self._sink is not None:
             return "another snapshot is arriving"
         self._sink = sink = ReceivedSnapshot(
@@ -340,4 +346,8 @@ class SnapshotKeeper:
         self.installed_total += 1
         log.info("installed the snapshot at index %d", meta.index)
         self.latest = file
+        if self._rebuilding:
+            # What the log had before is damaged, and no second way to start.
+            self._rebuilding = False
+            self._proven_index = meta.index
         self._unproven = True

@@ -66,8 +66,12 @@ class Calls:
     ) -> bool:
         """Answer at once where nothing can be done.
 
-        This member only learns, or the caller wants a leader, and there is none.
+        This member rebuilds its state, or only learns, or the caller wants a leader, and there is
+        none.
         """
+        if self.node.rebuild.active:
+            reply(ErrorKind.REBUILDING.error())
+            return True
         if self.node.is_learner and not learners_may:
             reply(ErrorKind.NOT_SUPPORTED_FOR_LEARNER.error())
             return True
@@ -111,6 +115,10 @@ class Calls:
             reply: Gets the refusal, a ``KvError``.
             then: Gets the identity to propose with; ``NOBODY`` while authentication is off.
         """
+        if self.node.rebuild.active and not isinstance(request, StatusRequest):
+            # Its state is an old one, or none: not even who may ask is known.
+            reply(ErrorKind.REBUILDING.error())
+            return
         if self.node.is_learner and not _is_for_learners(request):
             reply(ErrorKind.NOT_SUPPORTED_FOR_LEARNER.error())
             return

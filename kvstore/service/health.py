@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from kvstore.errors import KvError
+from kvstore.errors import ErrorKind, KvError
 from kvstore.service.base import Calls
 from kvstore.service.caller import ANYBODY
 from kvstore.service.maintenance import alarm_name
@@ -90,6 +90,9 @@ class HealthCalls(Calls):
         return ""
 
     def _linearizable_read(self, reply: Callable[[str], None]) -> None:
+        if self.node.rebuild.active:
+            reply(ErrorKind.REBUILDING.error().message)
+            return
         self._read(
             ANYBODY,
             lambda error: reply(error.message),

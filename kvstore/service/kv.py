@@ -47,7 +47,7 @@ class KvCalls(Calls):
             return
         if not request.serializable:
             self._read(caller, reply, lambda: self._range_here(request, caller, reply))
-        elif self.machine.auth.enabled:
+        elif self.machine.auth.enabled or self.node.rebuild.active:
             self._admit(request, caller, reply, lambda _: self._range_here(request, caller, reply))
         else:
             self._range_here(request, caller, reply)

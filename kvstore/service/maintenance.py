@@ -102,6 +102,8 @@ class MaintenanceCalls(Calls):
         driver = self.node.driver
         raft = driver.raft
         errors = ["etcdserver: no leader"] if driver.leader == NO_NODE else []
+        if self.node.rebuild.active:
+            errors.append(ErrorKind.REBUILDING.error().message)
         for raised in machine.alarms:
             member = f"memberID:{raised.memberID} " if raised.memberID else ""
             errors.append(f"{member}alarm:{alarm_name(raised.alarm)}")
