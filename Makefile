@@ -76,9 +76,9 @@ endef
 bench: $(RUN_STAMP) ## Measure throughput and latency (beside etcd where it is installed)
 	@$(BIN)/python -m bench $(ARGS)
 
-chaos: $(DEV_STAMP) ## Kill, stop and restart real nodes under load, for twenty rounds
-	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} \
-		$(BIN)/python -m pytest -m e2e -k chaos --timeout=1800 $(ARGS)
+chaos: $(DEV_STAMP) ## Break real nodes, networks, disks and clocks under load, for MINUTES=n
+	@$(BIN)/python -m tests.chaos --minutes $${MINUTES:-5} --nodes $${NODES:-3} \
+		$${SEED:+--seed $$SEED} $${FAULTS:+--faults "$$FAULTS"} $(ARGS)
 
 fuzz: $(FUZZ_STAMP) ## Ask the API what nobody would ask, and hold each answer against its document
 	@$(FUZZ)/bin/python -m tests.fuzz $(ARGS)

@@ -1,0 +1,381 @@
+"""The judgement of a round whose truth is known: which revision changed what.
+
+With the truth at hand no order has to be searched for: every answer names its revision, and with it
+its place. What is left to see is that each answer is the one of its place, and that the places
+agree with time: a call that began after another one had ended comes behind it. That is
+linearizability (Herlihy and Wing, 1990), and of writes that nothing acknowledged is lost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+from typing import Any
+
+from kvstore.client import prefix_end
+from kvstore.types import (
+    DeleteRangeRequest,
+    Event,
+    EventType,
+    FilterType,
+    KeyValue,
+    PutRequest,
+    RangeRequest,
+    RangeResponse,
+    TxnRequest,
+    TxnResponse,
+    WatchCreateRequest,
+)
+from tests.checking.history import History, Operation, Outcome, Watch
+from tests.checking.violation import ViolationError
+
+Change = tuple[EventType, bytes, bytes]
+
+
+def judge_round(history: History, seen_at: Mapping[int, float]) -> int:
+    """See that every answer and every watch agrees with the truth, and with time.
+
+    ``seen_at``: when each revision of the truth was heard of; it was there before.
+
+    Returns:
+        How many histories could not be judged: 1 if the truth is not known.
+
+    Raises:
+        ViolationError: Something does not agree.
+    """
+    if not history.truth:
+        return 1
+    past = Past(history.truth)
+    for operation in history.operations:
+        if operation.outcome is Outcome.OK:
+            check_answer(operation, past)
+    check_time(history.operations)
+    check_origins(history)
+    check_fences(history.operations)
+    check_leases(history, seen_at)
+    for watch in history.watches:
+        check_watch(watch, history.truth)
+    return 0
+
+
+class Past:
+    """What each key of a round was at each revision; before the round there were none."""
+
+    def __init__(self, truth: dict[int, list[Event]]) -> None:
+        self._truth = truth
+        self._revisions: dict[bytes, list[int]] = defaultdict(list)
+        self._records: dict[bytes, list[KeyValue | None]] = defaultdict(list)
+        for revision in sorted(truth):
+            for event in truth[revision]:
+                assert event.kv is not None, "an event without a key"
+                self._revisions[event.kv.key].append(revision)
+                self._records[event.kv.key].append(
+                    event.kv if event.type == EventType.PUT else None
+                )
+        self._keys = sorted(self._revisions)
+
+    def at(self, revision: int, key: bytes, range_end: bytes) -> list[KeyValue]:
+        """The records of a range as of a revision."""
+        found = []
+        for name in self._range(key, range_end):
+            place = bisect_right(self._revisions[name], revision)
+            record = self._records[name][place - 1] if place else None
+            if record is not None:
+                found.append(record)
+        return found
+
+    def changes(self, revision: int) -> list[Change]:
+        """What a revision changed, in order."""
+        return [_change(event) for event in self._truth.get(revision, [])]
+
+    def _range(self, key: bytes, range_end: bytes) -> Sequence[bytes]:
+        if not range_end:
+            return [key] if key in self._revisions else []
+        return self._keys[bisect_left(self._keys, key) : bisect_left(self._keys, range_end)]
+
+
+def _change(event: Event) -> Change:
+    assert event.kv is not None, "an event without a key"
+    return event.type, event.kv.key, event.kv.value
+
+
+def check_answer(operation: Operation, past: Past) -> None:
+    """See that an answer is the one of its revision.
+
+    Raises:
+        ViolationError: It is not.
+    """
+    request, response = operation.request, operation.response
+    if isinstance(request, RangeRequest):
+        _check_range(operation, request, response, response.header.revision, past)
+    elif isinstance(request, PutRequest):
+        _check_changes(operation, [(EventType.PUT, request.key, request.value)], past)
+        if request.prev_kv:
+            before = past.at(response.header.revision - 1, request.key, b"")
+            _agree(operation, response.prev_kv, before[0] if before else None)
+    elif isinstance(request, DeleteRangeRequest):
+        revision = response.header.revision
+        before = past.at(revision - bool(response.deleted), request.key, request.range_end)
+        _agree(operation, response.deleted, len(before))
+        if response.deleted:
+            _check_changes(operation, [(EventType.DELETE, one.key, b"") for one in before], past)
+        if request.prev_kv:
+            _agree(operation, response.prev_kvs, before)
+    elif isinstance(request, TxnRequest):
+        _check_txn(operation, request, response, past)
+
+
+def _check_range(
+    operation: Operation, request: RangeRequest, response: RangeResponse, now: int, past: Past
+) -> None:
+    found = past.at(request.revision or now, request.key, request.range_end)
+    _agree(operation, response.count, len(found))
+    if not request.count_only:
+        _agree(operation, response.kvs, found)
+
+
+def _check_txn(
+    operation: Operation, request: TxnRequest, response: TxnResponse, past: Past
+) -> None:
+    assert response.header is not None, "an answer without a header"
+    now = response.header.revision
+    changes: list[Change] = []
+    branch = request.success if response.succeeded else request.failure
+    _agree(operation, len(response.responses), len(branch))
+    for op, answer in zip(branch, response.responses, strict=True):
+        if op.request_put is not None:
+            changes.append((EventType.PUT, op.request_put.key, op.request_put.value))
+        elif op.request_delete_range is not None and answer.response_delete_range is not None:
+            if answer.response_delete_range.deleted:
+                changes.append((EventType.DELETE, op.request_delete_range.key, b""))
+        elif op.request_range is not None and answer.response_range is not None:
+            # The clients of a round read last in a transaction: what it came to.
+            _check_range(operation, op.request_range, answer.response_range, now, past)
+    before = now - bool(changes)
+    holds = all(_holds(compare, past.at(before, compare.key, b"")) for compare in request.compare)
+    _agree(operation, response.succeeded, holds)
+    if changes:
+        _check_changes(operation, changes, past)
+
+
+def _holds(compare: Any, found: Sequence[KeyValue]) -> bool:
+    if not found and compare.value is not None:
+        return False  # A value that is not there compares with nothing.
+    record = found[0] if found else KeyValue(compare.key)
+    pairs = (
+        (compare.version, record.version),
+        (compare.create_revision, record.create_revision),
+        (compare.mod_revision, record.mod_revision),
+        (compare.value, record.value),
+    )
+    ((wanted, held),) = [pair for pair in pairs if pair[0] is not None]
+    return bool((held == wanted, held > wanted, held < wanted, held != wanted)[compare.result])
+
+
+def _check_changes(operation: Operation, changes: list[Change], past: Past) -> None:
+    revision = operation.response.header.revision
+    if past.changes(revision) != changes:
+        raise ViolationError(
+            "durability",
+            f"acknowledged at revision {revision}:\n  {operation}\n"
+            f"but that revision was {past.changes(revision)}",
+        )
+
+
+def _agree(operation: Operation, told: object, true: object) -> None:
+    if told != true:
+        raise ViolationError(
+            "linearizability", f"{operation}\nwas told {told}\n     but it is {true}"
+        )
+
+
+def _is_write(operation: Operation) -> bool:
+    """Whether a revision is this call's own."""
+    response = operation.response
+    if operation.method == "put":
+        return True
+    if operation.method == "delete_range":
+        return bool(response.deleted)
+    return operation.method == "txn" and any(
+        one.response_put is not None
+        or (one.response_delete_range is not None and one.response_delete_range.deleted)
+        for one in response.responses
+    )
+
+
+def check_time(operations: Sequence[Operation]) -> None:
+    """See that no answer is older than one that was there before it was asked for.
+
+    Raises:
+        ViolationError: One is.
+    """
+    told = [
+        one
+        for one in operations
+        if one.outcome is Outcome.OK and one.method in ("put", "range", "txn", "delete_range")
+    ]
+    ended = sorted(told, key=lambda one: one.returned_at)
+    newest: list[Operation] = []
+    for one in ended:
+        last = newest[-1] if newest else one
+        newer = one.response.header.revision > last.response.header.revision
+        newest.append(one if newer else last)
+    times = [one.returned_at for one in ended]
+    for one in told:
+        if one.method == "range" and one.request.serializable:
+            continue  # It asks for what the member has, however old.
+        place = bisect_left(times, one.called_at)
+        if not place:
+            continue
+        before = newest[place - 1]
+        if one.response.header.revision < before.response.header.revision + _is_write(one):
+            raise ViolationError(
+                "linearizability", f"{one}\nis older than what ended before it began:\n{before}"
+            )
+
+
+def _puts(operation: Operation) -> Iterator[tuple[bytes, bytes]]:
+    if isinstance(operation.request, PutRequest):
+        yield operation.request.key, operation.request.value
+    elif isinstance(operation.request, TxnRequest):
+        for op in (*operation.request.success, *operation.request.failure):
+            if op.request_put is not None:
+                yield op.request_put.key, op.request_put.value
+
+
+def check_origins(history: History) -> None:
+    """See that whatever happened, somebody asked for, and was not told that it did not happen.
+
+    Raises:
+        ViolationError: Something happened of itself, or though it was refused.
+    """
+    asked: dict[tuple[bytes, bytes], Operation] = {}
+    for operation in history.operations:
+        asked.update((pair, operation) for pair in _puts(operation))
+    for revision, events in history.truth.items():
+        for event in events:
+            kind, key, value = _change(event)
+            # A lock's key is written by the server, and holds nothing.
+            if kind is EventType.DELETE or not value:
+                continue
+            asker = asked.get((key, value))
+            if asker is None or asker.outcome is Outcome.REFUSED:
+                raise ViolationError(
+                    "durability", f"revision {revision} is {event}; asked for by {asker}"
+                )
+
+
+def check_fences(operations: Sequence[Operation]) -> None:
+    """See that nobody wrote under a lock's fence after a later holder did.
+
+    Raises:
+        ViolationError: Somebody did.
+    """
+    newest: dict[bytes, tuple[int, Operation]] = {}
+    guarded = [
+        one
+        for one in operations
+        if one.method == "txn" and one.outcome is Outcome.OK and one.response.succeeded
+    ]
+    for one in sorted(guarded, key=lambda one: one.response.header.revision):
+        compare, put = one.request.compare[0], one.request.success[0].request_put
+        if put is None or b"/g/" not in put.key:
+            continue
+        fence, holder = newest.get(put.key, (0, one))
+        if compare.create_revision < fence:
+            raise ViolationError("mutual exclusion", f"{one}\nwrote after\n{holder}")
+        newest[put.key] = (compare.create_revision, one)
+
+
+def check_leases(history: History, seen_at: Mapping[int, float]) -> None:
+    """See that no lease ended before its holder was told that it would, and that none came back.
+
+    Only holders put keys on a lease, and only its end deletes them.
+
+    Raises:
+        ViolationError: One ended early, or was renewed after it had ended.
+    """
+    lease_of: dict[bytes, int] = {}
+    promises: dict[int, list[Operation]] = defaultdict(list)
+    revoked_at: dict[int, float] = {}
+    for one in history.operations:
+        if one.method == "put" and one.request.lease:
+            lease_of[one.request.key] = one.request.lease
+        elif one.method == "lease_revoke":
+            revoked_at.setdefault(one.request.ID, one.called_at)
+        elif one.method in ("lease_grant", "lease_keep_alive") and one.outcome is Outcome.OK:
+            if one.response.TTL > 0:
+                promises[one.request.ID].append(one)
+    for revision, events in history.truth.items():
+        for event in events:
+            kind, key, _ = _change(event)
+            if kind is not EventType.DELETE or key not in lease_of:
+                continue
+            lease, gone_at = lease_of[key], seen_at[revision]
+            revoked = revoked_at.get(lease, inf) < gone_at
+            for one in promises[lease]:
+                came_back = one.called_at > gone_at
+                early = one.called_at + one.response.TTL > gone_at and not revoked
+                if came_back or early:
+                    raise ViolationError("lease", f"{key!r} was gone at {gone_at} though\n{one}")
+
+
+def check_watch(watch: Watch, truth: dict[int, list[Event]]) -> None:
+    """See that a watcher was told everything from its start on, once, in order, up to its end.
+
+    Raises:
+        ViolationError: It was not.
+    """
+    told: list[tuple[int, Change]] = []
+    start, promised, partial = watch.request.start_revision, 0, 0
+    for _, response in watch.responses:
+        assert response.header is not None, "a response without a header"
+        if response.created:
+            start = start or response.header.revision + 1
+        elif response.canceled:
+            if not start < response.compact_revision:
+                raise ViolationError("watch", f"cancelled without a reason: {watch.request}")
+        elif not response.events:
+            promised = max(promised, response.header.revision)
+        for event in response.events:
+            assert event.kv is not None, "an event without a key"
+            told.append((event.kv.mod_revision, _change(event)))
+            promised = max(promised, event.kv.mod_revision - response.fragment)
+            partial = event.kv.mod_revision if response.fragment else 0
+    true = [
+        (revision, _change(event))
+        for revision in sorted(truth)
+        if start <= revision <= max(promised, partial)
+        for event in truth[revision]
+        if _is_wanted(event, watch.request)
+    ]
+    if told != (true[: len(told)] if partial else true):
+        where = next(
+            (at for at, pair in enumerate(zip(told, true, strict=False)) if pair[0] != pair[1]),
+            min(len(told), len(true)),
+        )
+        raise ViolationError(
+            "watch",
+            f"{watch.request} on member {watch.member} was told {len(told)} events of {len(true)} "
+            f"up to revision {promised}; they differ at the {where}th: "
+            f"{told[where : where + 2]}, but it is {true[where : where + 2]}",
+        )
+
+
+def _is_wanted(event: Event, request: WatchCreateRequest) -> bool:
+    kind, key, _ = _change(event)
+    filtered = FilterType.NOPUT if kind is EventType.PUT else FilterType.NODELETE
+    end = request.range_end or request.key + b"\0"
+    return filtered not in request.filters and request.key <= key < end
+
+
+def only(prefix: bytes, truth: dict[int, list[Event]]) -> dict[int, list[Event]]:
+    """What happened to the keys of a round."""
+    end = prefix_end(prefix)
+    found = {
+        revision: [event for event in events if event.kv and prefix <= event.kv.key < end]
+        for revision, events in sorted(truth.items())
+    }
+    return {revision: events for revision, events in found.items() if events}

@@ -1,0 +1,40 @@
+"""Comes before a member's own code: a wall clock that is wrong, and a disk that is slow.
+
+Python imports ``sitecustomize`` from its path before anything else; a member that is to be
+tampered with has this directory there. Nothing of the product knows of it.
+
+``CHAOS_WALL_OFFSET``: seconds by which ``time.time`` is wrong. ``CHAOS_SLOW_DISK``: the name of a
+file; while it is there, each sync first takes as many seconds as it says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+_offset = float(os.environ.get("CHAOS_WALL_OFFSET", "0"))
+_slow = os.environ.get("CHAOS_SLOW_DISK", "")
+
+if _offset:
+    _time, _time_ns = time.time, time.time_ns  # noqa: TID251 - it is the one that is changed
+    _offset_ns = int(_offset * 1e9)
+    time.time = lambda: _time() + _offset  # noqa: TID251
+    time.time_ns = lambda: _time_ns() + _offset_ns
+
+
+def _slowed(sync: Callable[[int], None]) -> Callable[[int], None]:
+    pause = time.sleep
+
+    def slow(descriptor: int) -> None:
+        with contextlib.suppress(OSError, ValueError), open(_slow, encoding="ascii") as said:
+            pause(float(said.read()))
+        sync(descriptor)
+
+    return slow
+
+
+if _slow:
+    os.fdatasync = _slowed(os.fdatasync)  # type: ignore[assignment]
+    os.fsync = _slowed(os.fsync)  # type: ignore[assignment]
