@@ -72,7 +72,7 @@ if [ $$status -ne 0 ]; then echo "failed:$$failed" >&2; fi; exit $$status
 endef
 
 ##@ Measure and torment
-.PHONY: bench chaos fuzz conformance sim-mutants sim-mutants-survive
+.PHONY: bench chaos fuzz conformance sim sim-mutants sim-mutants-survive
 bench: $(RUN_STAMP) ## Measure throughput and latency (beside etcd where it is installed)
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -82,6 +82,10 @@ chaos: $(DEV_STAMP) ## Break real nodes, networks, disks and clocks under load, 
 
 fuzz: $(FUZZ_STAMP) ## Ask the API what nobody would ask, and hold each answer against its document
 	@$(FUZZ)/bin/python -m tests.fuzz $(ARGS)
+
+sim: $(DEV_STAMP) ## Run clusters in virtual time (MINUTES=, SEEDS=, FROM=, PROFILE=)
+	@$(BIN)/python -m tests.sim run --minutes $${MINUTES:-3} --seeds $${SEEDS:-1000000} \
+		--from $${FROM:-1} --profile $${PROFILE:-all} $(ARGS)
 
 sim-mutants: $(DEV_STAMP) ## Plant each known bug; the simulator must find it (SEEDS=n at most)
 	@$(BIN)/python -m tests.sim.mutants hunt --seeds $${SEEDS:-60} $(ARGS)

@@ -56,7 +56,11 @@ class Observer:
         )
         self._around_reads(host)
         _around(host.node.peers, "send", lambda message: self._on_send(host, message))
-        _around(driver, "receive", lambda message: self._on_receive(host, driver, message))
+        _around(
+            host.node.peers,
+            "_on_message",
+            lambda message: self._on_receive(host, driver, message),
+        )
         _after(driver, "_turn", lambda: self._tell("on_turn", host))
         self._tell("on_start", host)
 

@@ -12,6 +12,7 @@ import msgspec
 from tests.checking.history import History
 from tests.checking.violation import ViolationError
 from tests.sim.schedule import Fault, draw
+from tests.sim.trace import TraceEvent
 from tests.sim.world import World
 from tests.support.virtual_loop import VirtualLoop
 
@@ -30,10 +31,11 @@ class Report(msgspec.Struct):
         profile: Its name.
         violation: What was broken; None if nothing was.
         faults: The schedule.
-        faults_done: How many faults struck.
+        struck: The kinds of the faults that struck, in order.
         marks: How often each came up.
         history: What clients saw.
-        trace: What happened, line by line.
+        events: What happened.
+        trace: The same, line by line.
         digest: The trace's fingerprint.
         virtual_seconds: How long it took, in its own time.
         real_seconds: How long it took, in ours.
@@ -43,9 +45,10 @@ class Report(msgspec.Struct):
     profile: str
     violation: ViolationError | None
     faults: list[Fault]
-    faults_done: int
+    struck: list[str]
     marks: Counter[str]
     history: History
+    events: list[TraceEvent]
     trace: str
     digest: str
     virtual_seconds: float
@@ -91,9 +94,10 @@ def run(
         profile=profile.name,
         violation=violation,
         faults=schedule,
-        faults_done=world.faults_done,
+        struck=world.struck,
         marks=world.marks.counts,
         history=world.history,
+        events=world.trace.events,
         trace=world.trace.text(),
         digest=world.trace.digest(),
         virtual_seconds=loop.now,

@@ -66,7 +66,7 @@ class World:
         self.observer.checkers = all_checkers(self)
         self.cluster.on_node.append(self.observer.on_node)
         self.working = False
-        self.faults_done = 0
+        self.struck: list[str] = []
         self._clients_total = 0
         self._tokens_total = 0
         self._waiting: list[Fault] = []
@@ -136,8 +136,9 @@ class World:
         await self._unless_violated(self._work())
         await self._unless_violated(self._recover())
         self.working = False
-        _, late = await asyncio.wait(clients, timeout=LAST_WORDS_SECONDS_MAX)
-        assert not late, "a client does not come to an end"
+        if clients:
+            _, late = await asyncio.wait(clients, timeout=LAST_WORDS_SECONDS_MAX)
+            assert not late, "a client does not come to an end"
         for client in clients:
             client.result()
         await self._unless_violated(self._judge())
@@ -169,6 +170,7 @@ class World:
         self._waiting.clear()
 
     def _on_mark(self, mark: str, member: int) -> None:
+        self.trace.add("mark", member, mark)
         for fault in self._waiting:
             if fault.on == mark:
                 self._waiting.remove(fault)
@@ -183,7 +185,7 @@ class World:
 
     def _strike(self, fault: Fault) -> None:
         self.trace.add("fault", NOBODY, f"{fault.number} {fault.kind} {fault.amount:.2f}")
-        self.faults_done += 1
+        self.struck.append(fault.kind)
         rng = random.Random(f"fault {self.seed} {fault.number}")
         work = FAULTS[fault.kind](self, fault, rng)
         self._striking.append(self.loop.create_task(work, context=self.loop.nobody))

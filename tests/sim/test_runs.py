@@ -1,0 +1,152 @@
+"""Seeds of every profile keep every promise, and equal seeds are equal runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.checking.violation import CHECKERS, ViolationError
+from tests.sim.campaign import Campaign, Failure, Tally, conduct
+from tests.sim.faults import FAULTS
+from tests.sim.marks import MARKS
+from tests.sim.minimise import minimise
+from tests.sim.profile import PROFILES, Profile
+from tests.sim.run import Report, run
+from tests.sim.schedule import Fault, decode, draw, encode
+from tests.sim.timeline import draw_timeline
+from tests.sim.workloads import WORKLOADS
+
+SEEDS = range(1, 13)
+DIGEST_OF = "from tests.sim.run import run; from tests.sim.profile import PROFILES; \
+import sys; print(run(int(sys.argv[2]), PROFILES[sys.argv[1]], messages=True).digest)"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_names_what_there_is(name: str) -> None:
+    profile = PROFILES[name]
+    assert profile.faults.keys() <= FAULTS.keys()
+    assert profile.workloads.keys() <= WORKLOADS.keys()
+    assert profile.waiting_for.keys() <= MARKS.keys()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", PROFILES)
+def test_no_promise_is_broken(name: str, seed: int) -> None:
+    report = run(seed, PROFILES[name])
+    if report.violation is not None:
+        raise report.violation
+    assert report.history.operations
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_equal_seeds_are_equal_runs_byte_for_byte(name: str) -> None:
+    """In this process, and in others whose dictionaries and sets hash otherwise."""
+    digests = [run(3, PROFILES[name], messages=True).digest]
+    for hash_seed in ("1", "2"):
+        process = subprocess.run(
+            [sys.executable, "-c", DIGEST_OF, name, "3"],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests.append(process.stdout.strip())
+    assert len(set(digests)) == 1, digests
+
+
+def test_a_schedule_survives_its_json() -> None:
+    faults = draw(5, PROFILES["default"])
+    assert len(faults) > 3
+    assert decode(encode(faults)) == faults
+
+
+# --- making a failure smaller ---------------------------------------------------------------------
+
+
+def _fails_with(numbers: set[int], checker: str = "durability") -> object:
+    """A run that fails when all of these faults are in it; otherwise in another way."""
+
+    def run_once(seed: int, profile: Profile, faults: list[Fault] | None) -> Report:
+        schedule = draw(seed, profile) if faults is None else faults
+        report = EMPTY
+        report = Report(**{name: getattr(report, name) for name in report.__struct_fields__})
+        report.faults = schedule
+        found = numbers <= {fault.number for fault in schedule}
+        report.violation = ViolationError(checker if found else "liveness", "planted")
+        return report
+
+    return run_once
+
+
+EMPTY = run(1, Profile(name="none", sizes=(1,), seconds=0.1, faults={}, workloads={}))
+
+
+@pytest.mark.parametrize("numbers", [{3}, {0, 7}, {1, 2, 5, 9}])
+def test_the_minimiser_leaves_just_what_it_takes(numbers: set[int]) -> None:
+    profile = Profile(
+        name="many", sizes=(1,), seconds=30.0, faults={"crash": 1}, workloads={"register": 1}
+    )
+    assert len(draw(1, profile)) > 10
+    smaller = minimise(
+        1,
+        profile,
+        seconds_max=60.0,
+        progress=lambda _: None,
+        run_once=_fails_with(numbers),  # type: ignore[arg-type]
+    )
+    assert smaller is not None
+    assert {fault.number for fault in smaller.report.faults} == numbers
+
+
+def test_the_minimiser_has_nothing_to_do_where_nothing_fails() -> None:
+    quiet = Profile(name="quiet", sizes=(1,), seconds=0.1, faults={}, workloads={})
+    assert minimise(1, quiet, seconds_max=1.0, progress=lambda _: None) is None
+
+
+# --- what people see ------------------------------------------------------------------------------
+
+
+def test_a_timeline_shows_members_faults_calls_and_the_verdict() -> None:
+    report = run(3, PROFILES["default"], messages=True)
+    report.violation = ViolationError("durability", "planted <here>")
+    page = draw_timeline(report)
+    assert page.count('class="faults"') == len(report.struck)
+    assert page.count('class="fault-name"') == len(report.struck)
+    assert page.count("<title>client ") == len(report.history.operations)
+    assert 'class="leader"' in page
+    assert 'class="message"' in page
+    assert "planted &lt;here&gt;" in page
+    # One file that needs nothing else.
+    assert "src=" not in page
+    assert "href=" not in page
+
+
+def test_a_report_names_what_was_never_reached_and_how_to_replay() -> None:
+    failure = Failure("default", 7, "durability", "durability: planted")
+    tally = Tally(2, 40.0, 1.0, {"crash": 3}, {"ok": 5}, {"leader elected": 2})
+    campaign = Campaign("abc", {"default": tally}, [failure], 1.0)
+    text = "\n".join(campaign.lines())
+    assert "2 leader elected" in text
+    missed = text.split("never reached: ")[1].splitlines()[0]
+    assert "log truncated" in missed
+    assert "leader elected" not in missed
+    assert "-m tests.sim replay --profile default 7" in text
+    assert text.endswith("1 failures")
+
+
+def test_a_campaign_runs_every_seed_once_and_stops_by_itself() -> None:
+    campaign = conduct(
+        ["default"], seeds=3, first=5, seconds_max=60.0, processes=1, progress=lambda _: None
+    )
+    assert campaign.seeds == 3
+    none = conduct(
+        ["default"], seeds=3, first=5, seconds_max=-1.0, processes=1, progress=lambda _: None
+    )
+    assert none.seeds == 0
+
+
+def test_every_checker_is_explained() -> None:
+    assert all(CHECKERS.values())
