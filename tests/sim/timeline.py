@@ -39,7 +39,8 @@ body { font: 13px/1.4 system-ui, sans-serif; color: var(--ink); background: var(
 .scroll { overflow-x: auto; border: 1px solid var(--faint); }
 text { font: 11px system-ui, sans-serif; fill: var(--ink); }
 .grid { stroke: var(--faint); }
-.follower { fill: #8fa3bd; } .candidate { fill: #e5a53b; } .leader { fill: #3a9d5d; }
+.follower { fill: #8fa3bd; } .pre_candidate { fill: #e8cf8a; }
+.candidate { fill: #e5a53b; } .leader { fill: #3a9d5d; }
 .down { fill: none; stroke: var(--faint); stroke-dasharray: 3 3; }
 .message { stroke: #6b7f9c; stroke-opacity: .35; } .vote { stroke: #c9831a; stroke-opacity: .9; }
 .ok { fill: #3a9d5d; } .refused { fill: #8fa3bd; } .unknown { fill: #d9603b; }
@@ -75,7 +76,16 @@ def draw_timeline(report: Report) -> str:
     keys = "".join(
         f'<svg class="key" viewBox="0 0 1 1"><rect class="{name}" width="1" height="1"/></svg>'
         f"{name}"
-        for name in ("follower", "candidate", "leader", "ok", "refused", "unknown", "mark")
+        for name in (
+            "follower",
+            "pre_candidate",
+            "candidate",
+            "leader",
+            "ok",
+            "refused",
+            "unknown",
+            "mark",
+        )
     )
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
