@@ -28,6 +28,7 @@ MARKS = {
     "transfer begun": "a leader told another to campaign at once",
     "lease expiry proposed": "a leader proposed the end of a lease",
     "compaction applied": "history was forgotten",
+    "history undecided": "the search for an order was given up: the run proves less than others",
     "torn tail cut": "a log that was cut off by a power cut was opened",
     "start": "a member was started for the first time",
     "restart": "a member came back on its disk",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.types import PutRequest
 from tests.checking.history import History, Outcome
+from tests.checking.judge import judge
 from tests.checking.violation import ViolationError
 from tests.sim.checkers import all_checkers
 from tests.sim.client import Client
@@ -215,6 +216,8 @@ class World:
         except AssertionError as error:
             raise ViolationError("equality", str(error)) from error
         self.history.ended_at = self.loop.now
+        if not judge(self.history):
+            self.marks.hit("history undecided")
         for checker in self.observer.checkers:
             checker.at_end()
         self.cluster.check()

@@ -1,0 +1,43 @@
+"""All judges of what clients saw, in one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.checking import linearizability
+from tests.checking.search import UndecidedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.checking.history import History
+
+
+def judge(
+    history: History,
+    *,
+    alone: bool = True,
+    drift_seconds: float = 0.0,
+    compacted: Iterable[int] | None = (),
+) -> bool:
+    """Judge a history.
+
+    Args:
+        history: What clients did and saw, from an empty store on.
+        alone: Whether only these calls wrote. If not, others write other keys.
+        drift_seconds: How much earlier than by the clients' clock a lease may run out.
+        compacted: Revisions to which the store was compacted without a call; None: not known.
+
+    Returns:
+        Whether all could be decided; if not, nothing wrong was found as far as was looked.
+
+    Raises:
+        ViolationError: A promise was broken.
+    """
+    try:
+        linearizability.check(
+            history, alone=alone, drift_seconds=drift_seconds, compacted=compacted
+        )
+    except UndecidedError:
+        return False
+    return True
