@@ -26,7 +26,7 @@ run: $(RUN_STAMP) ## Start a cluster of three nodes on this machine (data in ./d
 	@exec $(BIN)/kvstore cluster $(ARGS)
 
 ##@ Check
-.PHONY: test check lint types layers pytest pytest-quick coverage format
+.PHONY: test check lint types layers pytest pytest-quick coverage coverage-core format
 test: $(DEV_STAMP) ## Check everything: lint, types, layers and all tests
 	@$(call each,lint types layers pytest)
 
@@ -54,6 +54,13 @@ coverage: $(DEV_STAMP) ## Which lines and branches the quick tests do not reach
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest -q -m "not e2e and not slow" $(ARGS)
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report
+
+CORE := raft/*,wal/*,kvstore/mvcc/*,kvstore/lease/*
+coverage-core: $(DEV_STAMP) ## The same of raft, log, store and leases: 95 % at least
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q tests/raft tests/wal tests/kvstore/mvcc tests/kvstore/lease \
+		tests/kvstore/apply tests/kvstore/server $(ARGS)
+	@$(BIN)/coverage combine -q && $(BIN)/coverage report --include='$(CORE)' --fail-under=95
 
 format: $(DEV_STAMP) ## Lay the code out and mend what can be mended
 	@$(BIN)/ruff format --quiet .
