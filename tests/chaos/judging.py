@@ -305,9 +305,12 @@ def check_leases(history: History, seen_at: Mapping[int, float]) -> None:
             lease_of[one.request.key] = one.request.lease
         elif one.method == "lease_revoke":
             revoked_at.setdefault(one.request.ID, one.called_at)
-        elif one.method in ("lease_grant", "lease_keep_alive") and one.outcome is Outcome.OK:
-            if one.response.TTL > 0:
-                promises[one.request.ID].append(one)
+        elif (
+            one.method in ("lease_grant", "lease_keep_alive")
+            and one.outcome is Outcome.OK
+            and one.response.TTL > 0
+        ):
+            promises[one.request.ID].append(one)
     for revision, events in history.truth.items():
         for event in events:
             kind, key, _ = _change(event)
