@@ -17,6 +17,7 @@ from tests.sim.marks import Marks
 from tests.sim.observer import Observer
 from tests.sim.schedule import Fault, size_of
 from tests.sim.trace import NOBODY, Trace
+from tests.sim.truth import Truth
 from tests.sim.workloads import WORKLOADS
 from tests.support.cluster import Cluster, Host
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 READY_SECONDS_MAX = 30.0
 RECOVERY_SECONDS_MAX = 60.0
 """So long after the last fault the cluster may take to serve, and its members to agree."""
-LAST_WORDS_SECONDS_MAX = 20.0
+LAST_WORDS_SECONDS_MAX = 60.0
+"""So long after that clients may take to come to their end."""
 
 
 class World:
@@ -64,10 +66,14 @@ class World:
         self.violated: asyncio.Future[ViolationError] = loop.create_future()
         self.cluster = Cluster(loop, seed, size_of(seed, profile), **profile.settings)
         self.observer = Observer(self.trace, self.marks, self.report)
-        self.observer.checkers = all_checkers(self)
+        self.truth = Truth(self)
+        self.observer.checkers = [self.truth, *all_checkers(self)]
         self.cluster.on_node.append(self.observer.on_node)
+        self.changing_members = asyncio.Lock()
+        """Held by whoever changes the members: operators do not get into each other's way."""
         self.working = False
         self.struck: list[str] = []
+        loop.clock_cost_seconds = random.Random(f"clock {seed}").choice(profile.clock_costs)
         self._clients_total = 0
         self._tokens_total = 0
         self._waiting: list[Fault] = []
@@ -127,22 +133,36 @@ class World:
         Raises:
             ViolationError: A promise was broken.
         """
-        rng = random.Random(f"world {self.seed}")
         await self._unless_violated(self._begin())
-        clients = [
-            self.loop.create_task(WORKLOADS[name](self, Client(self, own), own))
-            for name, count in self.profile.workloads.items()
-            for own in [random.Random(rng.getrandbits(64)) for _ in range(count)]
-        ]
+        clients = [self._employ(name, number) for name, number in self._chosen()]
         await self._unless_violated(self._work())
         await self._unless_violated(self._recover())
         self.working = False
         if clients:
             _, late = await asyncio.wait(clients, timeout=LAST_WORDS_SECONDS_MAX)
-            assert not late, "a client does not come to an end"
+            if self.violated.done():
+                raise self.violated.result()
+            assert not late, f"clients do not come to an end: {[task.get_name() for task in late]}"
         for client in clients:
             client.result()
         await self._unless_violated(self._judge())
+
+    def _chosen(self) -> list[tuple[str, int]]:
+        """Which workloads take part, each with a number: every one is drawn by itself, so that
+        taking one away changes nothing about the others.
+        """
+        profile = self.profile
+        return [
+            (name, number)
+            for name, count in profile.workloads.items()
+            if random.Random(f"share {self.seed} {name}").random() < profile.workload_share
+            for number in range(count)
+        ]
+
+    def _employ(self, name: str, number: int) -> asyncio.Task[None]:
+        rng = random.Random(f"client {self.seed} {name} {number}")
+        work = WORKLOADS[name](self, Client(self, rng), rng)
+        return self.loop.create_task(work, name=f"{name} {number}")
 
     async def _unless_violated(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something, but stop as soon as a promise is broken."""

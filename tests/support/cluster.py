@@ -242,6 +242,33 @@ class Host:
 
     def begin(self, method: str, request: Any, caller: Caller = ANYBODY) -> asyncio.Future[Any]:
         """As ``call``, but the answer is waited for later (or never)."""
+        answered, work = self._prepare(method, request, caller)
+        self.run(work)
+        return answered
+
+    def send(self, method: str, request: Any, caller: Caller = ANYBODY) -> asyncio.Future[Any]:
+        """As ``begin``, but a process that stands still takes the call when it goes on; and whoever
+        cancels what they wait for is gone, as a face would tell a call that can be called off.
+        """
+        answered, work = self._prepare(method, request, caller)
+        process = self.process
+        assert process is not None, f"member {self.number} is down"
+
+        def deliver() -> None:
+            call_off = work()
+            if call_off is not None:
+                answered.add_done_callback(
+                    lambda done: process.call_soon(call_off) if done.cancelled() else None,
+                    context=self.cluster.loop.nobody,
+                )
+
+        process.call_soon(deliver)
+        return answered
+
+    def _prepare(
+        self, method: str, request: Any, caller: Caller
+    ) -> tuple[asyncio.Future[Any], Callable[[], Any]]:
+        """What an answer ends up in, and what asks for it."""
         answered: asyncio.Future[Any] = self.cluster.loop.create_future()
 
         def reply(response: Any) -> None:
@@ -255,8 +282,8 @@ class Host:
 
         self._calls[answered] = None
         answered.add_done_callback(self._forget)
-        self.run(getattr(self.service, method), request, caller, reply)
-        return answered
+        call = getattr(self.service, method)
+        return answered, lambda: call(request, caller, reply)
 
     def _forget(self, answered: asyncio.Future[Any]) -> None:
         self._calls.pop(answered, None)

@@ -70,7 +70,10 @@ class Elections(NodeChecker):
                 return
             if message.granted:
                 self._vote(host, message.term, message.receiver)
-                self._check_durable(host, message.term, message.receiver, "votes")
+                if self._disks.of[host.member_id].hard_state.term <= message.term:
+                    # One write may hold this vote and a newer term behind it: no second vote in
+                    # this term can follow that either.
+                    self._check_durable(host, message.term, message.receiver, "votes")
         elif isinstance(message, AppendEntries | Heartbeat) and (
             self._leaders.get(message.term) != message.sender
         ):
