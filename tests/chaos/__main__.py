@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 
 from tests.chaos import sandbox
-from tests.chaos.faults import possible
+from tests.chaos.faults import FAULTS, possible
 from tests.chaos.members import World
 from tests.chaos.report import Report, say
 from tests.chaos.rounds import Deck, Round
@@ -32,6 +33,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--faults", default="", help="only those whose name contains this")
     parser.add_argument("--directory", type=Path, help="where a run that fails leaves its traces")
     options = parser.parse_args(arguments)
+    if not any(options.faults in fault.name for fault in FAULTS):
+        parser.error(f"--faults: there are only {', '.join(fault.name for fault in FAULTS)}")
     if options.seed is None:
         options.seed = random.SystemRandom().getrandbits(32)
     return options
@@ -43,27 +46,23 @@ def _command(options: argparse.Namespace) -> str:
     return f"make chaos MINUTES={options.minutes:g} NODES={options.nodes} SEED={options.seed}{only}"
 
 
-def _run(options: argparse.Namespace, world: World, report: Report) -> History:
-    """All rounds; the history of the last one is returned, or in ``ViolationError.history``."""
+def _run(options: argparse.Namespace, world: World, report: Report) -> None:
+    """One round after the other, until the time is over or one of them fails."""
     faults, left_out = possible()
     for words in left_out:
         say(f"left out: {words}")
-    deck = Deck(
-        [fault for fault in faults if options.faults in fault.name], random.Random(options.seed)
-    )
+    chosen = [fault for fault in faults if options.faults in fault.name]
+    deck = Deck(chosen, random.Random(options.seed))
     world.start()
     number = 0
-    history = History()
     while not number or report.seconds < options.minutes * 60:
         number += 1
         one = Round(world, number, options.seed, report)
-        history = one.recorder.history
         try:
             one.run(deck.draw())
         except BaseException:
-            _keep_history(history, world.directory / "history.json")
+            _keep_history(one.recorder.history, world.directory / "history.json")
             raise
-    return history
 
 
 def _keep_history(history: History, path: Path) -> None:
@@ -75,12 +74,26 @@ def _keep_history(history: History, path: Path) -> None:
         file.write(msgspec.json.encode({str(at): row for at, row in history.truth.items()}) + b"\n")
 
 
-def _keep_disks(world: World) -> None:
-    """What lies on small disks would vanish with the run."""
+def _put_disks_away(world: World, *, keep: bool) -> None:
+    """Small disks vanish with the run: what lies on them is copied, if it is to be kept."""
     for member in world.everybody:
         if member.slot.small_disk:
-            with contextlib.suppress(OSError):
-                shutil.copytree(member.data_dir, world.directory / f"{member.name}.kept")
+            if keep:
+                with contextlib.suppress(OSError):
+                    shutil.copytree(member.data_dir, world.directory / f"{member.name}.kept")
+            sandbox.remove_small_disk(member.data_dir)
+
+
+def _explain(error: Exception, options: argparse.Namespace, world: World) -> None:
+    """What was found, where its traces are, and how to run it again."""
+    for member in world.everybody:
+        say(f"--- end of the log of {member.name}\n{member.log(15)}")
+    if isinstance(error, ViolationError):
+        say(str(error))
+    else:
+        say("".join(traceback.format_exception(error)))
+    say(f"logs, data and history.json are in {world.directory}; to run it again:")
+    say(_command(options))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -95,24 +108,20 @@ def main(arguments: Sequence[str]) -> int:
     say(f"{_command(options)}  (traces in {directory})")
     report = Report()
     world = World(directory, options.nodes, options.seed)
+    failed = 1
     try:
         _run(options, world, report)
-    except ViolationError as violation:
-        for member in world.everybody:
-            say(f"--- end of the log of {member.name}\n{member.log(15)}")
-        say(f"{report.table(world.notes)}\n{violation}")
-        say(
-            f"logs, data and history.json are in {directory}; to run it again:\n{_command(options)}"
-        )
-        say(report.summary(1))
-        return 1
+        failed = 0
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+        _explain(error, options, world)
     finally:
         world.close()
-        _keep_disks(world)
-    shutil.rmtree(directory, ignore_errors=True)
+        _put_disks_away(world, keep=bool(failed))
+    if not failed:
+        shutil.rmtree(directory, ignore_errors=True)
     say(report.table(world.notes))
-    say(report.summary(0))
-    return 0
+    say(report.summary(failed))
+    return failed
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ class World:
         self.revision_seen: Callable[[], int] = lambda: 0
         """Up to which revision the truth of the present round is known."""
         self.compactions: list[int] = []
-        """The revisions to which history was compacted, in the present round."""
+        """The revisions to which history was compacted."""
         self.notes: Counter[str] = Counter()
         """What came of faults that may end in several ways."""
         self.wires: Wires

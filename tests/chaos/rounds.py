@@ -24,6 +24,7 @@ from tests.chaos.report import Report, say
 from tests.chaos.sessions import Leaseholder, Locker
 from tests.chaos.watching import Watcher, everything, requests
 from tests.checking.history import Outcome
+from tests.checking.judge import judge
 
 WORKERS: Final = ((Reader, 6), (Appender, 2), (Leaseholder, 2), (Locker, 3))
 CALM_SECONDS: Final = 1.0
@@ -49,7 +50,7 @@ class Deck:
         if first.alone or self._rng.random() >= TWO_FAULTS:
             return [first]
         others = [fault for fault in self._faults if not fault.alone and fault is not first]
-        return [first, self._rng.choice(others)]
+        return [first, self._rng.choice(others)] if others else [first]
 
     def _next(self) -> Fault:
         if not self._left:
@@ -108,7 +109,6 @@ class Round:
         """
         world = self._world
         revision = self._revision()
-        world.compactions = []
         truth = Watcher(
             self.recorder, self._urls, everything(revision), self._new_rng(), hidden=True
         )
@@ -143,7 +143,7 @@ class Round:
         world.check_logs()
         for watcher in (truth, *watchers):
             watcher.stop()
-        self._judge(truth)
+        self._judge(truth, revision)
 
     def _new_rng(self) -> random.Random:
         return random.Random(self._rng.getrandbits(64))
@@ -213,7 +213,7 @@ class Round:
         caller.close()
         return revision
 
-    def _judge(self, truth: Watcher) -> None:
+    def _judge(self, truth: Watcher, revision: int) -> None:
         history = self.recorder.history
         history.ended_at = time.monotonic()
         if not truth.compacted:
@@ -226,4 +226,6 @@ class Round:
         )
         began = time.monotonic()
         self._report.undecided += judge_round(history, truth.seen_at)
+        decided = judge(history, alone=False, since=revision, compacted=self._world.compactions)
+        self._report.undecided += not decided
         self._report.judging_seconds += time.monotonic() - began

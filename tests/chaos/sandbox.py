@@ -105,3 +105,8 @@ def make_small_disk(directory: Path) -> None:
     """Give a directory a file system of its own that is soon full."""
     directory.mkdir(parents=True)
     _run("mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "chaos", str(directory))
+
+
+def remove_small_disk(directory: Path) -> None:
+    """Take it away, with all that is on it."""
+    _run("umount", "--lazy", str(directory))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.checking import linearizability
+from tests.checking.model import FIRST_REVISION
 from tests.checking.search import UndecidedError
 
 if TYPE_CHECKING:
@@ -17,14 +18,16 @@ def judge(
     history: History,
     *,
     alone: bool = True,
+    since: int = FIRST_REVISION,
     drift_seconds: float = 0.0,
     compacted: Iterable[int] | None = (),
 ) -> bool:
     """Judge a history.
 
     Args:
-        history: What clients did and saw, from an empty store on.
+        history: What clients did and saw.
         alone: Whether only these calls wrote. If not, others write other keys.
+        since: The store's revision before the first call; none of the keys was there.
         drift_seconds: How much earlier than by the clients' clock a lease may run out.
         compacted: Revisions to which the store was compacted without a call; None: not known.
 
@@ -36,7 +39,7 @@ def judge(
     """
     try:
         linearizability.check(
-            history, alone=alone, drift_seconds=drift_seconds, compacted=compacted
+            history, alone=alone, since=since, drift_seconds=drift_seconds, compacted=compacted
         )
     except UndecidedError:
         return False
