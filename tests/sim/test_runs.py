@@ -120,6 +120,9 @@ def test_a_timeline_shows_members_faults_calls_and_the_verdict() -> None:
     assert 'class="leader"' in page
     assert 'class="message"' in page
     assert "planted &lt;here&gt;" in page
+    # The legend has small drawings too: switches and zoom are to work on the large one.
+    assert 'querySelector(".scroll > svg")' in page
+    assert 'querySelector("svg")' not in page
     # One file that needs nothing else.
     assert "src=" not in page
     assert "href=" not in page

@@ -53,10 +53,11 @@ margin: 0 4px 0 10px; } .hide-message .message, .hide-vote .vote, .hide-fault .f
 """
 
 SCRIPT = """
+const svg = document.querySelector(".scroll > svg");
 for (const box of document.querySelectorAll("input[data-kind]"))
   box.addEventListener("change", () =>
-    document.querySelector("svg").classList.toggle("hide-" + box.dataset.kind, !box.checked));
-const zoom = document.querySelector("#zoom"), svg = document.querySelector("svg");
+    svg.classList.toggle("hide-" + box.dataset.kind, !box.checked));
+const zoom = document.querySelector("#zoom");
 const width = svg.width.baseVal.value;
 zoom.addEventListener("input", () => svg.setAttribute("width", width * zoom.value));
 """
