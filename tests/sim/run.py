@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -34,9 +35,7 @@ class Report(msgspec.Struct):
         struck: The kinds of the faults that struck, in order.
         marks: How often each came up.
         history: What clients saw.
-        events: What happened.
-        trace: The same, line by line.
-        digest: The trace's fingerprint.
+        events: What happened, in order.
         virtual_seconds: How long it took, in its own time.
         real_seconds: How long it took, in ours.
     """
@@ -49,10 +48,18 @@ class Report(msgspec.Struct):
     marks: Counter[str]
     history: History
     events: list[TraceEvent]
-    trace: str
-    digest: str
     virtual_seconds: float
     real_seconds: float
+
+    @property
+    def trace(self) -> str:
+        """What happened, line by line."""
+        return "".join(f"{event}\n" for event in self.events)
+
+    @property
+    def digest(self) -> str:
+        """The trace's fingerprint."""
+        return hashlib.sha256(self.trace.encode()).hexdigest()[:16]
 
 
 def run(
@@ -98,8 +105,6 @@ def run(
         marks=world.marks.counts,
         history=world.history,
         events=world.trace.events,
-        trace=world.trace.text(),
-        digest=world.trace.digest(),
         virtual_seconds=loop.now,
         real_seconds=time.perf_counter() - begun,
     )

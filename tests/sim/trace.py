@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,11 +50,3 @@ class Trace:
     def add(self, kind: str, member: int, text: str) -> None:
         """Note an event, now."""
         self.events.append(TraceEvent(self._loop.now, kind, member, text))
-
-    def text(self) -> str:
-        """All of it."""
-        return "".join(f"{event}\n" for event in self.events)
-
-    def digest(self) -> str:
-        """A fingerprint of all of it."""
-        return hashlib.sha256(self.text().encode()).hexdigest()[:16]

@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kvstore.types import PutRequest
 from tests.checking.history import History, Outcome
 from tests.checking.judge import judge
@@ -198,9 +200,7 @@ class World:
                 numbers = [host.number for host in self.cluster.up]
                 if member in numbers:
                     # The very member that is in the situation.
-                    fault = Fault(
-                        fault.number, fault.at, fault.kind, numbers.index(member), fault.amount
-                    )
+                    fault = msgspec.structs.replace(fault, victim=numbers.index(member), on="")
                 self._strike(fault)
                 return
 
