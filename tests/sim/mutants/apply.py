@@ -44,10 +44,7 @@ def snapshot_loses_attachments(planting: Planting) -> None:
     def make(right: Made) -> Made:
         async def load(self: SnapshotKeeper, file: Any) -> StateMachine:
             machine: StateMachine = await right(self, file)
-            lessor = machine.lessor
-            for lease in sorted(lessor.holders()):
-                for key in lessor.keys(lease)[1:]:
-                    lessor.detach(lease, key)
+            _keep_first_keys(machine.lessor)
             return machine
 
         return load
@@ -55,10 +52,7 @@ def snapshot_loses_attachments(planting: Planting) -> None:
     def make_disk(right: Made) -> Made:
         def load(disk: Any, file: Any, loader: SnapshotLoader) -> StateMachine:
             machine: StateMachine = right(disk, file, loader)
-            lessor = machine.lessor
-            for lease in sorted(lessor.holders()):
-                for key in lessor.keys(lease)[1:]:
-                    lessor.detach(lease, key)
+            _keep_first_keys(machine.lessor)
             return machine
 
         return load
@@ -83,6 +77,12 @@ def snapshot_loses_a_lease(planting: Planting) -> None:
         return load
 
     planting.method(SnapshotKeeper, "_load", make)
+
+
+def _keep_first_keys(lessor: Lessor) -> None:
+    for lease in sorted(lessor.holders()):
+        for key in lessor.keys(lease)[1:]:
+            lessor.detach(lease, key)
 
 
 def _forget_newest(lessor: Lessor) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-from weakref import WeakKeyDictionary
-
 from kvstore.server.membership import MembershipKeeper
 from raft import candidate, leader
 from raft.core import Core
 from raft.errors import RejectReason
 from raft.leadership import Leadership
 from raft.membership import Membership
-from raft.messages import TimeoutNow
 from raft.quorum import VoteResult, vote_result
 from raft.types import Configuration, Index, Role
+from tests.sim.mutants.handover import Successors
 from tests.sim.mutants.planting import Made, Planting, mutant
 
 
@@ -111,19 +108,12 @@ def learner_counts_for_a_majority(planting: Planting) -> None:
     blunt="every leader: test_thesis_s4_1_no_change_before_an_entry_of_this_term_is_committed",
 )
 def successor_changes_members_before_its_first_commit(planting: Planting) -> None:
-    handed_over: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-
-    def make_timeout(right: Made) -> Made:
-        def on_timeout_now(core: Core, message: TimeoutNow) -> None:
-            right(core, message)
-            handed_over[core.rng] = core.term
-
-        return on_timeout_now
+    successors = Successors(planting)
 
     def make_refusal(right: Made) -> Made:
         def refusal(core: Core) -> RejectReason | None:
             reason: RejectReason | None = right(core)
-            early = reason is RejectReason.NOT_READY and handed_over.get(core.rng) == core.term
+            early = reason is RejectReason.NOT_READY and successors.has(core)
             joint = bool(core.membership.current.voters_outgoing)
             return None if early and not joint else reason
 
@@ -137,6 +127,5 @@ def successor_changes_members_before_its_first_commit(planting: Planting) -> Non
 
         return knows_all
 
-    planting.function(candidate.on_timeout_now, make_timeout)
     planting.function(leader.refusal_of_membership, make_refusal)
     planting.method(MembershipKeeper, "_knows_all", make_knows)

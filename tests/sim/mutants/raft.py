@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from raft import candidate, follower, leader
+from raft import follower, leader
 from raft.core import Core
 from raft.durability import Durability, Write
 from raft.log import Log
-from raft.messages import AppendEntries, RequestVote, TimeoutNow
+from raft.messages import AppendEntries, RequestVote
 from raft.types import NO_NODE, HardState, Index, Seq
+from tests.sim.mutants.handover import Successors
 from tests.sim.mutants.planting import Made, Planting, mutant
 
 
@@ -128,20 +128,13 @@ def shorter_log_is_elected(planting: Planting) -> None:
     blunt="every leader: test_thesis_s6_4_no_read_before_an_entry_of_this_term_is_committed",
 )
 def successor_reads_before_its_first_commit(planting: Planting) -> None:
-    handed_over: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-
-    def make_timeout(right: Made) -> Made:
-        def on_timeout_now(core: Core, message: TimeoutNow) -> None:
-            right(core, message)
-            handed_over[core.rng] = core.term
-
-        return on_timeout_now
+    successors = Successors(planting)
 
     def make_round(right: Made) -> Made:
         def begin_read_round(core: Core) -> None:
             leadership = core.leadership
             assert leadership is not None, "only a leader confirms reads"
-            if handed_over.get(core.rng) != core.term:
+            if not successors.has(core):
                 right(core)
                 return
             first, leadership.first_index = leadership.first_index, Index(0)
@@ -150,7 +143,6 @@ def successor_reads_before_its_first_commit(planting: Planting) -> None:
 
         return begin_read_round
 
-    planting.function(candidate.on_timeout_now, make_timeout)
     planting.function(leader.begin_read_round, make_round)
 
 
