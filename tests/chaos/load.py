@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ MOVE_EVERY: Final = 40
 """Calls after which a client goes to another member, though the one it asks is well."""
 
 
-class Worker:
+class Worker(ABC):
     """A thread of a client: calls at its pace until the round is over.
 
     Attributes:
@@ -79,9 +80,9 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - a client that ends must not end unseen
             self.errors.append(error)
 
+    @abstractmethod
     def turn(self) -> None:
         """Do the next thing."""
-        raise NotImplementedError
 
     def call(self, method: str, request: Record, *, wait_seconds: float = 0.0) -> Operation:
         """Call, and now and then go to another member."""
