@@ -84,8 +84,30 @@ def opening_records(metadata: Metadata, state: HardState, mark: Mark | None) -> 
     return records
 
 
+def _write_again(disk: Disk, directory: str, found: Found) -> None:
+    """Make durable what was read of the log's end: names, and the last batch.
+
+    A process that is killed leaves what it wrote where the next one reads it, but perhaps not on
+    the disk. After a sync that failed it is worse: what was to be written counts as clean from then
+    on, and no later sync writes it. A member that went on from there would say what it has, and
+    lose it when the power goes. Only the last batch can be meant: each is synced before the next
+    is written (D2).
+    """
+    disk.sync_directory(directory)
+    last = found.last
+    if last is not None:
+        file = disk.open(segment_path(directory, last.segment))
+        try:
+            file.write((file.read(found.last_size, last.offset),), last.offset)
+            file.sync()
+        finally:
+            file.close()
+
+
 def _go_on(disk: Disk, directory: str, segment_bytes: int, found: Found) -> Opened:
     """Clear what a torn batch left behind the log's end, and write the next incarnation there."""
+    if not found.recovered.clean:
+        _write_again(disk, directory, found)
     remove_clean(disk, directory)
     end = found.end
     recovered = found.recovered

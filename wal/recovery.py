@@ -76,7 +76,7 @@ class SegmentInfo(msgspec.Struct):
 
 class Found(msgspec.Struct, frozen=True):
     """The log, and how to write on: ``end`` is where the next batch goes, ``remnant_end`` (bytes)
-    how far a torn one reaches.
+    how far a torn one reaches; ``last`` is the newest batch, and ``last_size`` its bytes.
     """
 
     recovered: Recovered
@@ -84,6 +84,8 @@ class Found(msgspec.Struct, frozen=True):
     end: Place
     remnant_end: int
     spares: list[SegmentInfo]
+    last: Place | None
+    last_size: int
 
 
 def recover(disk: Disk, directory: str, numbers: list[int]) -> Found:
@@ -122,7 +124,15 @@ def recover(disk: Disk, directory: str, numbers: list[int]) -> Found:
         # Whichever of them holds what: all of it is needed until a snapshot covers it.
         for info in segments:
             info.last_index = recovered.last_index
-    return Found(recovered, segments, reader.end, reader.remnant_end, reader.spares)
+    return Found(
+        recovered,
+        segments,
+        reader.end,
+        reader.remnant_end,
+        reader.spares,
+        reader.last,
+        reader.last_size,
+    )
 
 
 def write_clean(disk: Disk, directory: str, end: Place) -> None:
@@ -187,6 +197,8 @@ class _Reader:
         """The number of the first batch that was not found whole."""
         self.segments: list[SegmentInfo] = []
         self.remnant_end = 0
+        self.last: Place | None = None
+        self.last_size = 0
         self.spares: list[SegmentInfo] = []
         self.clean = False
 
@@ -253,6 +265,7 @@ class _Reader:
                 refuse_later_batches(data, place.offset, path)
                 return True
             self._feed(batch_read.payload, place, path, info)
+            self.last, self.last_size = place, batch_read.size
             end = place.offset + batch_read.size
             self.next_batch = place.batch + 1
             self._place = Place(number, len(data), end, place.batch + 1, batch_read.crc)
