@@ -141,13 +141,15 @@ class MembershipAction(enum.IntEnum):
     REMOVE = 2
     UPDATE = 3
     PROMOTE = 4
+    REPLACE = 5
 
 
 class MembershipChange(Record):
-    """One member comes, goes, moves, or gets a vote.
+    """One member comes, goes, moves, gets a vote, or gives its place to another.
 
     Refused at apply unless the roster is still the one that it was checked against: ``based_on`` is
-    the roster's version. ``peer_urls`` and ``is_learner`` mean something where they apply.
+    the roster's version. ``peer_urls`` and ``is_learner`` mean something where they apply;
+    ``replaces`` is who gives its place and its peer URLs to ``member_id``, which learns at first.
     """
 
     based_on: Uint64
@@ -155,6 +157,7 @@ class MembershipChange(Record):
     member_id: Uint64
     peer_urls: list[str]
     is_learner: bool = False
+    replaces: Uint64 = 0
 
 
 class Downgrade(Record):

@@ -260,6 +260,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Setting(flag="max-learners", help="Most learners at a time.", minimum=1, maximum=16),
     ] = 1
+    replace_damaged_member: Annotated[
+        bool,
+        Setting(
+            flag="replace-damaged-member",
+            help="Let a member that lost its data, or whose state is wrong, replace itself.",
+        ),
+    ] = False
     corrupt_check_time_ms: Annotated[
         int,
         Setting(

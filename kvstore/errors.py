@@ -46,6 +46,14 @@ class StateError(KvstoreError):
     """A snapshot or a recovered state does not hold together. Fatal."""
 
 
+class LostStateError(StateError):
+    """What the log stands on is damaged beyond repair; nothing is wrong with this version."""
+
+
+class DivergedError(StateError):
+    """This member's state differs from that of a majority."""
+
+
 class RemovedError(KvstoreError):
     """This member was taken out of its cluster, and its process ends."""
 

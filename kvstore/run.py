@@ -16,16 +16,16 @@ from kvstore.api.front_door import FrontDoor
 from kvstore.api.limits import ApiLimits
 from kvstore.errors import KvstoreError, RemovedError
 from kvstore.metrics import Metrics
-from kvstore.server import bootstrap, joining
+from kvstore.server import joining
 from kvstore.server.identity import Identity
 from kvstore.server.network.base import Network, NetworkError
 from kvstore.server.network.http import HttpNetwork
 from kvstore.server.node import Environment, Node
+from kvstore.server.self_replacement import MemberOpening
 from kvstore.service.service import Service
 from raft.errors import RaftError
 from wal.errors import WalError
 from wal.files import OsDisk
-from wal.wal import Wal
 
 if TYPE_CHECKING:
     from kvstore.config import ServerConfig
@@ -82,37 +82,49 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    try:
-        environment = real_environment(config, loop)
-        fresh = not Wal.exists(environment.disk, bootstrap.layout(config.data_dir).wal)
-        node = Node(config, environment, await _ask_who_this_is(config) if fresh else None)
-        _settle_collector()
-        log.info(
-            "member %x (%s) of cluster %x: %s data directory %s, log at index %d, term %d",
-            node.member_id,
-            config.name,
-            node.cluster_id,
-            "new" if fresh else "recovered",
-            config.data_dir,
-            node.driver.raft.last_index,
-            node.driver.raft.term,
-        )
-        await node.start()
-    except (KvstoreError, RaftError, WalError, NetworkError, OSError) as error:
-        log.critical("cannot start on data directory %s: %s", config.data_dir, error)
-        return 1
-    return await _serve(node, stop, on_ready)
+    opening = MemberOpening(config, real_environment(config, loop), joining.ask_over_http)
+    failure: BaseException | None = None
+    while True:
+        try:
+            node = await _open(opening, failure, stop)
+            if node is None:
+                log.info("stopped")
+                return 0
+            _settle_collector()
+            log.info(
+                "member %x (%s) of cluster %x: %s data directory %s, log at index %d, term %d",
+                node.member_id,
+                config.name,
+                node.cluster_id,
+                "new" if node.peer_port.is_blank() else "recovered",
+                config.data_dir,
+                node.driver.raft.last_index,
+                node.driver.raft.term,
+            )
+            await node.start()
+        except RemovedError:
+            return EXIT_REMOVED
+        except (KvstoreError, RaftError, WalError, NetworkError, OSError) as error:
+            log.critical("cannot start on data directory %s: %s", config.data_dir, error)
+            return 1
+        code = await _serve(node, stop, on_ready)
+        failure = node.failed.result() if node.failed.done() else None
+        if failure is None or stop.is_set() or not opening.ends_in_replacement(failure):
+            return code
 
 
-async def _ask_who_this_is(config: "ServerConfig") -> Identity | None:
-    """For an empty directory: who this member is to the cluster that it joins.
-
-    None if it is to found one, and nobody knows it yet.
-    """
-    if config.initial_cluster_state == "existing":
-        return await joining.join(config)
-    await joining.refuse_if_known(config, bootstrap.founding_identity(config))
-    return None
+async def _open(
+    opening: MemberOpening, failure: BaseException | None, stop: asyncio.Event
+) -> Node | None:
+    """Open the member; None if the process is told to stop meanwhile."""
+    opened = asyncio.ensure_future(opening.open(failure))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({opened, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not opened.done():
+        opened.cancel()
+        await asyncio.wait({opened})
+    return None if opened.cancelled() else opened.result()
 
 
 def _settle_collector() -> None:
@@ -123,6 +135,7 @@ def _settle_collector() -> None:
     The store's records are invisible to it, and nothing long-lived is in a cycle; a full collection
     over a million keys would hold the loop for a quarter of a second and find nothing.
     """
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, 20, 1_000_000)

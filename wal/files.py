@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -86,10 +87,15 @@ class Disk(Protocol):
         """Open an existing file for reading and writing."""
 
     def rename(self, source: str, target: str) -> None:
-        """Give a file another name in one step, replacing what had it."""
+        """Give a file another name in one step, replacing what had it; a directory with all that is
+        in it, if nothing has that name.
+        """
 
     def remove(self, path: str) -> None:
         """Take a name away; open files stay readable."""
+
+    def remove_tree(self, path: str) -> None:
+        """Take a directory away, and all that is in it, file by file."""
 
     def sync_directory(self, path: str) -> None:
         """Make creations, renames and removals in this directory durable."""
@@ -268,6 +274,10 @@ class OsDisk:
     def remove(self, path: str) -> None:
         """Take a name away."""
         os.unlink(path)
+
+    def remove_tree(self, path: str) -> None:
+        """Take a directory away, and all that is in it."""
+        shutil.rmtree(path)
 
     def sync_directory(self, path: str) -> None:
         """Make creations, renames and removals in this directory durable."""

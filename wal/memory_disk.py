@@ -198,13 +198,8 @@ class MemoryDisk:
         """Do nothing: directories are where names say they are."""
 
     def list(self, path: str) -> list[str]:
-        """Return the names in a directory, sorted."""
-        prefix = path + "/"
-        return sorted(
-            name[len(prefix) :]
-            for name in self._names
-            if name.startswith(prefix) and "/" not in name[len(prefix) :]
-        )
+        """Return the names in a directory, sorted; a directory is there if something is in it."""
+        return sorted({name[len(path) + 1 :].partition("/")[0] for name in self._below(path)})
 
     def create(self, path: str) -> File:
         """Make and open a new, empty file."""
@@ -221,8 +216,12 @@ class MemoryDisk:
         return _MemoryFile(self, self._inode(path))
 
     def rename(self, source: str, target: str) -> None:
-        """Give a file another name in one step."""
+        """Give a file, or a directory, another name in one step."""
         self.take_step("rename")
+        inside = self._below(source)
+        if inside:
+            self._rename_directory(source, target, inside)
+            return
         inode = self._inode(source)
         del self._names[source]
         self._names[target] = inode
@@ -233,6 +232,12 @@ class MemoryDisk:
         self.take_step("remove")
         self._inode(path)
         del self._names[path]
+        self._changes.append((path, None, None))
+
+    def remove_tree(self, path: str) -> None:
+        """Take a directory away, file by file; once it has gone for good, so has all in it."""
+        for name in self._below(path):
+            self.remove(name)
         self._changes.append((path, None, None))
 
     def sync_directory(self, path: str) -> None:
@@ -327,6 +332,19 @@ class MemoryDisk:
         """Return the sum of all files."""
         return sum(len(inode.data) for inode in self._names.values())
 
+    def _below(self, path: str) -> tuple[str, ...]:
+        """All files in a directory and in those inside."""
+        return tuple(sorted(name for name in self._names if name.startswith(path + "/")))
+
+    def _rename_directory(self, source: str, target: str, inside: tuple[str, ...]) -> None:
+        if self._below(target):
+            raise OSError(errno.ENOTEMPTY, "the name is taken", target)
+        # As a journal orders them: what was done inside the directory came first.
+        self._settle(lambda name: name.startswith(source + "/"))
+        for name in inside:
+            self._names[target + name[len(source) :]] = self._names.pop(name)
+        self._changes.append((target, source, None))
+
     def _inode(self, path: str) -> _Inode:
         try:
             return self._names[path]
@@ -345,11 +363,18 @@ class MemoryDisk:
                 continue
             if source is not None:
                 self._durable_names.pop(source, None)
-            if inode is None:
-                self._durable_names.pop(name, None)
+            if inode is None and source is not None:
+                self._move_durable(source + "/", name + "/")
+            elif inode is None:
+                for gone in [n for n in self._durable_names if f"{n}/".startswith(f"{name}/")]:
+                    del self._durable_names[gone]
             else:
                 self._durable_names[name] = inode
         self._changes = later
+
+    def _move_durable(self, source: str, target: str) -> None:
+        for name in [name for name in self._durable_names if name.startswith(source)]:
+            self._durable_names[target + name[len(source) :]] = self._durable_names.pop(name)
 
     def _cut_a_job(self, rng: Random) -> None:
         """Let one job that was under way come as far as it will."""

@@ -92,9 +92,9 @@ def _change_membership(
     machine: "StateMachine", change: MembershipChange, index: int
 ) -> MemberListResponse:
     machine.roster.change(change, index)
-    if change.action == MembershipAction.REMOVE:
+    if change.action in (MembershipAction.REMOVE, MembershipAction.REPLACE):
         # Nobody else would ever clear the alarms of a member that is gone.
-        gone = change.member_id
+        gone = change.replaces or change.member_id
         machine.set_alarms(tuple(alarm for alarm in machine.alarms if alarm.memberID != gone))
     return MemberListResponse(None, machine.roster.listed())
 

@@ -71,7 +71,9 @@ class Capture:
         ]
         for key, member in sorted(roster.members.items()):
             fields = (member.ID, member.name, member.peerURLs, member.clientURLs, member.isLearner)
-            self._rows.append((int(Tag.MEMBER), fields, roster.log_ids.get(key, 0)))
+            row = (int(Tag.MEMBER), fields, roster.log_ids.get(key, 0))
+            replaced = roster.successors.get(key)
+            self._rows.append(row if replaced is None else (*row, replaced))
         for key, urls in sorted(roster.removed.items()):
             self._rows.append((int(Tag.REMOVED), key, urls))
         for alarm in machine.alarms:

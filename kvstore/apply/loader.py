@@ -154,7 +154,8 @@ class SnapshotLoader:
             case Tag.ORIGIN:
                 machine.origins.restore(msgspec.convert(row[1], OriginRow))
             case Tag.MEMBER:
-                self._take_member(msgspec.convert(row, tuple[int, Member, int]))
+                whole = row if len(row) > 3 else (*row, 0)
+                self._take_member(msgspec.convert(whole, tuple[int, Member, int, int]))
             case Tag.REMOVED:
                 _, member_id, urls = msgspec.convert(row, tuple[int, int, tuple[str, ...]])
                 machine.roster.removed[MemberId(member_id)] = urls
@@ -178,12 +179,14 @@ class SnapshotLoader:
             )
         self._head = msgspec.convert(row, _Head)
 
-    def _take_member(self, row: tuple[int, Member, int]) -> None:
-        _, member, log_id = row
+    def _take_member(self, row: tuple[int, Member, int, int]) -> None:
+        _, member, log_id, replaced = row
         roster = self._machine.roster
         roster.members[MemberId(member.ID)] = member
         if log_id:
             roster.log_ids[MemberId(member.ID)] = log_id
+        if replaced:
+            roster.successors[MemberId(member.ID)] = MemberId(replaced)
 
     def _take_version(self, record: KeyValue) -> None:
         assert self._head is not None, "versions come after the head"

@@ -17,16 +17,19 @@ class Roster:
         members: By id.
         removed: Peer URLs by id of all that were removed: their ids never come back.
         log_ids: By id, of the members that said theirs.
+        successors: Who took the place of a voter that was lost, and has no vote yet: its id to that
+            voter's. One at most: with every other in its place, the cluster has all its votes.
         version: The index of the entry that last added, removed, moved or promoted a member; 0
             while the founders are all there is.
     """
 
-    __slots__ = ("log_ids", "members", "removed", "version")
+    __slots__ = ("log_ids", "members", "removed", "successors", "version")
 
     def __init__(self, founders: list[Member]) -> None:
         self.members = {MemberId(member.ID): member for member in founders}
         self.removed: dict[MemberId, tuple[str, ...]] = {}
         self.log_ids: dict[MemberId, int] = {}
+        self.successors: dict[MemberId, MemberId] = {}
         self.version = 0
 
     def listed(self) -> list[Member]:
@@ -39,12 +42,12 @@ class Roster:
         return self.removed.get(member_id, ()) if member is None else member.peerURLs
 
     def change(self, change: MembershipChange, index: int) -> None:
-        """Add, remove, move or promote a member by the entry at ``index``.
+        """Add, remove, move, promote or replace a member by the entry at ``index``.
 
         Raises:
             KvError: UNHEALTHY: the roster has changed since this was checked (nothing was done,
                 check again); MEMBER_EXIST, MEMBER_NOT_FOUND, PEER_URL_EXIST, MEMBER_NOT_LEARNER,
-                MEMBER_BAD_URLS.
+                MEMBER_BAD_URLS; TOO_MANY_LEARNERS: another one is being replaced.
         """
         if change.based_on != self.version:
             raise ErrorKind.UNHEALTHY.error()
@@ -53,10 +56,7 @@ class Roster:
             case MembershipAction.ADD:
                 self._add(member_id, change)
             case MembershipAction.REMOVE:
-                member = self._known(member_id)
-                del self.members[member_id]
-                self.log_ids.pop(member_id, None)
-                self.removed[member_id] = member.peerURLs
+                self._remove(self._known(member_id))
             case MembershipAction.UPDATE:
                 member = self._known(member_id)
                 urls = self._free_urls(change.peer_urls, besides=member_id)
@@ -66,6 +66,9 @@ class Roster:
                 if not member.isLearner:
                     raise ErrorKind.MEMBER_NOT_LEARNER.error()
                 self._put(member, is_learner=False)
+                self.successors.pop(member_id, None)
+            case MembershipAction.REPLACE:
+                self._replace(self._known(MemberId(change.replaces)), change)
         self.version = index
 
     def publish(self, published: PublishMember) -> None:
@@ -86,12 +89,34 @@ class Roster:
             self.log_ids[MemberId(member.ID)] = published.log_id
 
     def _add(self, member_id: MemberId, change: MembershipChange) -> None:
+        self._check_new(member_id)
+        urls = self._free_urls(change.peer_urls)
+        self.members[member_id] = Member(member_id, "", urls, (), change.is_learner)
+
+    def _check_new(self, member_id: MemberId) -> None:
         if member_id in self.members:
             raise ErrorKind.MEMBER_EXIST.error()
         if member_id in self.removed or member_id <= 0:
             raise ErrorKind.MEMBER_NOT_FOUND.error()
-        urls = self._free_urls(change.peer_urls)
-        self.members[member_id] = Member(member_id, "", urls, (), change.is_learner)
+
+    def _remove(self, member: Member) -> None:
+        member_id = MemberId(member.ID)
+        del self.members[member_id]
+        self.log_ids.pop(member_id, None)
+        self.successors.pop(member_id, None)
+        self.removed[member_id] = member.peerURLs
+
+    def _replace(self, lost: Member, change: MembershipChange) -> None:
+        """One step, so that whoever fails in its middle leaves nobody removed and not replaced."""
+        lost_id, member_id = MemberId(lost.ID), MemberId(change.member_id)
+        voter = self.successors.get(lost_id, 0 if lost.isLearner else lost_id)
+        if voter and any(other != lost_id for other in self.successors):
+            raise ErrorKind.TOO_MANY_LEARNERS.error()
+        self._check_new(member_id)
+        self._remove(lost)
+        self.members[member_id] = Member(member_id, "", lost.peerURLs, (), isLearner=True)
+        if voter:
+            self.successors[member_id] = MemberId(voter)
 
     def _put(
         self,

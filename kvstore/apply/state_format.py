@@ -6,7 +6,7 @@ cut anywhere into chunks; whoever stores or sends it adds checksums::
     HEAD, once            [0, 2, index, term, revision, compacted_revision, effects_hash,
                            cluster_version, downgrade_enabled, downgrade_target, roster_version,
                            auth_enabled, auth_revision]
-    MEMBER, by ID         [1, [ID, name, peerURLs, clientURLs, isLearner], log_id]
+    MEMBER, by ID         [1, [ID, name, peerURLs, clientURLs, isLearner], log_id (, replaced)]
     REMOVED, by ID        [2, ID, peerURLs]
     ALARM, in order       [3, [memberID, alarm]]
     ORIGIN, by member     [4, [member, incarnation, low_watermark, [sequence, ...]]]
@@ -16,8 +16,8 @@ cut anywhere into chunks; whoever stores or sends it adds checksums::
     VERSIONS, as written  [8, [[key, create_revision, mod_revision, version, value, lease], ...]]
     END, once             [9, users, roles, leases, versions]: how many rows there were
 
-A log id of 0 was not said. A role of many permissions is several rows of at most 16,
-one after the other.
+A log id of 0 was not said. Only a learner in the place of a lost voter has the ID of
+that one at its end. A role of many permissions is several rows of at most 16, one after the other.
 
 The versions are all that a compaction at ``compacted_revision`` keeps, whether it had been swept
 or not; so equal states make equal streams. Which keys a lease holds is not written: each key's

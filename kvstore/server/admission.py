@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvstore.commands import MembershipAction, MembershipChange
-from kvstore.errors import ErrorKind
+from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.server.identity import added_member_id
 from kvstore.types import Member, MemberId, Uint64
 from raft.types import NodeId
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HEALTH_SECONDS = 5.0
 """How long a link must have lasted to count, as in etcd."""
+REPLACING_VOTERS_MIN = 3
+"""Of fewer voters none can be lost and the rest still decide."""
 IN_SYNC_TENTHS = 9
 """A learner is in sync once it has so many tenths of the leader's log."""
 
@@ -34,6 +36,10 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
 
 def _quorum(count: int) -> int:
     return count // 2 + 1
+
+
+def _not_replaced(why: str) -> KvError:
+    return KvError(Code.FAILED_PRECONDITION, f"kvstore: {why}")
 
 
 class Admission:
@@ -72,12 +78,29 @@ class Admission:
                 ready = self._admit_removal(self._known(ask))
             case MembershipAction.PROMOTE:
                 self._admit_promotion(self._known(ask))
+            case MembershipAction.REPLACE:
+                lost = self._known(ask)
+                ready = self._admit_replacement(lost)
+                return self._replacement(lost) if ready else None
             case MembershipAction.UPDATE:
                 self._refuse_taken_urls(ask, besides=self._known(ask).ID)
         if not ready:
             return None
         version = self._node.applier.machine.roster.version
         return MembershipChange(version, ask.action, member_id, ask.peer_urls, ask.is_learner)
+
+    def _replacement(self, lost: Member) -> MembershipChange:
+        version = self._node.applier.machine.roster.version
+        urls = list(lost.peerURLs)
+        successor = added_member_id(urls, int(self._unix_seconds()))
+        return MembershipChange(
+            version,
+            MembershipAction.REPLACE,
+            successor,
+            urls,
+            is_learner=True,
+            replaces=lost.ID,
+        )
 
     # --- the members ------------------------------------------------------------------------------
 
@@ -154,6 +177,35 @@ class Admission:
             # It is down: nothing is lost with it.
             return True
         return self._is_healthy(rest, _quorum(len(rest)))
+
+    def _admit_replacement(self, lost: Member) -> bool:
+        """Nobody asked an operator: so this is strict, whatever the flags say."""
+        node = self._node
+        who = f"member {lost.ID:x} ({lost.name})"
+        if node.member_id == lost.ID or lost.ID in self._linked_since:
+            raise _not_replaced(f"{who} is not replaced: it is alive")
+        if not node.replacements.asks(lost.ID):
+            raise _not_replaced(f"{who} is not replaced: it has not asked for it")
+        roster = node.applier.machine.roster
+        under_way = [learner for learner in roster.successors if learner != lost.ID]
+        if under_way:
+            raise _not_replaced(
+                f"{who} is not replaced yet: first member {under_way[0]:x} must get its vote"
+            )
+        if lost.isLearner:
+            return True
+        voters = self._voters()
+        if len(voters) < REPLACING_VOTERS_MIN:
+            raise _not_replaced(
+                f"{who} is not replaced: a cluster of {len(voters)} voters has no majority "
+                "without it"
+            )
+        if sum(member.isLearner for member in self._members()) >= node.config.max_learners:
+            raise ErrorKind.TOO_MANY_LEARNERS.error()
+        rest = [voter for voter in voters if lost.ID != voter.ID]
+        if sum(bool(voter.name) for voter in rest) < _quorum(len(voters)):
+            raise ErrorKind.MEMBER_NOT_ENOUGH_STARTED.error()
+        return self._is_healthy(rest, _quorum(len(voters)))
 
     def _admit_promotion(self, member: Member) -> None:
         if not member.isLearner:

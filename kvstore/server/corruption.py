@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kvstore.errors import KvError, StateError
+from kvstore.errors import DivergedError, KvError
 from kvstore.types import AlarmType
 from raft.types import Role
 
@@ -204,7 +204,7 @@ class CorruptionCheck:
             return
         node = self._node
         node.fail(
-            StateError(
+            DivergedError(
                 f"the state of this member differs from that of a majority at index {index} "
                 f"({own:08x} here, {majority_hash:08x} there): it must not serve any more. "
                 f"Replace it: kvstore member replace {node.config.name} (against a member that "

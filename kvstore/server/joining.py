@@ -6,6 +6,7 @@ running cluster (``--initial-cluster-state existing``) learns its own id and the
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -13,6 +14,7 @@ import msgspec
 
 from kvstore.apply.roster import Roster
 from kvstore.errors import ConfigError
+from kvstore.server.bootstrap import founding_identity
 from kvstore.server.identity import Identity
 from kvstore.types import Member, Uint64
 
@@ -82,6 +84,22 @@ class NotThereYetError(ConfigError):
     """No member that was asked has this one in its list."""
 
 
+class LostMemberError(ConfigError):
+    """The cluster has a place for this member, which knows nothing of it, or not any more.
+
+    Attributes:
+        member_id: Who it is, or was, to the cluster; 0 if that was not asked.
+    """
+
+    def __init__(self, message: str, member_id: int = 0) -> None:
+        super().__init__(message)
+        self.member_id = member_id
+
+
+AskMembers = Callable[[Sequence[str]], Awaitable[list[ClusterView]]]
+"""Asks who listens for peers at these URLs what the cluster is; those that answer count."""
+
+
 def find_own(config: "ServerConfig", views: list[ClusterView]) -> Identity:
     """Who this member is, by its peer URLs, to a cluster that was asked.
 
@@ -110,14 +128,35 @@ def find_own(config: "ServerConfig", views: list[ClusterView]) -> Identity:
     return Identity(newest.cluster_id, member.ID, newest.founders)
 
 
-def _lost(config: "ServerConfig", member_id: int, name: str) -> ConfigError:
-    return ConfigError(
+def _lost(config: "ServerConfig", member_id: int, name: str) -> LostMemberError:
+    return LostMemberError(
         f"member {member_id:x} ({name}) is known to its cluster, but {config.data_dir} is empty: "
-        + REPLACE.format(who=name)
+        + REPLACE.format(who=name),
+        member_id,
     )
 
 
-async def join(config: "ServerConfig") -> Identity:
+def peers_of(config: "ServerConfig") -> list[str]:
+    """Where the other members in --initial-cluster listen."""
+    others = [urls for name, urls in config.initial_cluster.items() if name != config.name]
+    return [url for each in others for url in each]
+
+
+async def ask_who_this_is(config: "ServerConfig", ask: AskMembers) -> Identity | None:
+    """For an empty directory: who this member is to the cluster that it joins.
+
+    None if it is to found one, and nobody knows it yet.
+
+    Raises:
+        ConfigError: See ``join`` and ``refuse_if_known``.
+    """
+    if config.initial_cluster_state == "existing":
+        return await join(config, ask)
+    await refuse_if_known(config, founding_identity(config), ask)
+    return None
+
+
+async def join(config: "ServerConfig", ask: AskMembers) -> Identity:
     """Ask the members in --initial-cluster who this one is.
 
     Raises:
@@ -126,10 +165,9 @@ async def join(config: "ServerConfig") -> Identity:
     config.check_initial_cluster()
     loop = asyncio.get_running_loop()
     give_up = loop.time() + JOIN_SECONDS_MAX
-    others = [urls for name, urls in config.initial_cluster.items() if name != config.name]
-    urls = [url for each in others for url in each]
+    urls = peers_of(config)
     while True:
-        views = await _ask_all(urls)
+        views = await ask(urls)
         problem: ConfigError
         if views:
             try:
@@ -148,7 +186,7 @@ async def join(config: "ServerConfig") -> Identity:
         await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 
-async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
+async def refuse_if_known(config: "ServerConfig", identity: Identity, ask: AskMembers) -> None:
     """Ask the other founders before a fresh directory takes part as a founder.
 
     A member that lost its directory has forgotten whom it voted for and what it acknowledged. Were
@@ -160,13 +198,14 @@ async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
             the members of a cluster that was founded with others.
     """
     others = [member for member in identity.members if identity.member_id != member.ID]
-    views = await _ask_all([url for member in others for url in member.peerURLs])
+    views = await ask([url for member in others for url in member.peerURLs])
     own_id = identity.member_id
     for view in views:
         if view.cluster_id != identity.cluster_id:
-            _refuse_place_in_another(config, view)
+            _refuse_if_it_has_a_place(config, view)
             continue
         if own_id in view.removed:
+            _refuse_if_it_has_a_place(config, view)
             raise ConfigError(
                 f"member {own_id:x} ({config.name}) was removed from its cluster: to let this one "
                 f"in again, kvstore member add {config.name} "
@@ -177,11 +216,11 @@ async def refuse_if_known(config: "ServerConfig", identity: Identity) -> None:
             raise _lost(config, own_id, config.name)
 
 
-def _refuse_place_in_another(config: "ServerConfig", view: ClusterView) -> None:
-    """Refuse to found a cluster with the members of another one, where this one has its place.
+def _refuse_if_it_has_a_place(config: "ServerConfig", view: ClusterView) -> None:
+    """Refuse to found a cluster with members of one in which another id has this one's URLs.
 
-    They are today's members, and not the founders: the ids that follow from them are nobody's. No
-    member would ever be linked with this one.
+    Either it was replaced since, or these are today's members and not the founders: the ids that
+    follow from them are nobody's. No member would ever be linked with this one.
     """
     urls = set(config.initial_advertise_peer_urls)
     for member in view.members:
@@ -189,15 +228,17 @@ def _refuse_place_in_another(config: "ServerConfig", view: ClusterView) -> None:
             continue
         if member.ID in view.started:
             raise _lost(config, member.ID, member.name)
-        raise ConfigError(
+        raise LostMemberError(
             f"cluster {view.cluster_id:x} waits for member {member.ID:x} at "
             f"{','.join(member.peerURLs)}: to join it, start with "
             "--initial-cluster-state=existing; to found it, with the others' --initial-cluster and "
-            "--initial-cluster-token"
+            "--initial-cluster-token",
+            member.ID,
         )
 
 
-async def _ask_all(urls: list[str]) -> list[ClusterView]:
+async def ask_over_http(urls: Sequence[str]) -> list[ClusterView]:
+    """Implements ``AskMembers``."""
     if not urls:
         return []
     timeout = aiohttp.ClientTimeout(total=ASK_SECONDS_MAX)

@@ -31,6 +31,7 @@ from kvstore.server.peers import Peers
 from kvstore.server.proposals import Proposals
 from kvstore.server.reads import Reads
 from kvstore.server.rebuild import Rebuild
+from kvstore.server.replacements import ReplacementKeeper
 from kvstore.server.secrets import SecretWork, new_tokens
 from kvstore.server.snapshot_export import SnapshotExports
 from kvstore.server.snapshots import SnapshotKeeper
@@ -236,6 +237,7 @@ class Node:
         self.upkeep = Upkeep(self)
         self.transfer = Transfer(self)
         self.membership = MembershipKeeper(self, environment.wall_clock or self.loop.time)
+        self.replacements = ReplacementKeeper(self)
         self.peer_port = PeerPort(self, recovery.beginning.log_id)
 
     def _new_log(self, environment: Environment, joining: Identity | None) -> Metadata | None:

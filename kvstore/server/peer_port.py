@@ -41,6 +41,7 @@ class PeerPort:
     def on_link(self, member: int, *, up: bool) -> None:
         """A link came up or broke."""
         self._node.membership.on_link(member, up=up)
+        self._node.replacements.on_link(member, up=up)
         self._node.peers.on_link(member, up=up)
 
     async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
@@ -51,11 +52,16 @@ class PeerPort:
         """A member says that this one is none any more; see ``MembershipKeeper``."""
         self._node.membership.on_removed(teller)
 
+    def on_lost(self, member: int, introduction: Introduction) -> None:
+        """Where a member listens it asks to be replaced; see ``ReplacementKeeper``."""
+        self._node.replacements.on_lost(member, introduction)
+
     # --- who may link -----------------------------------------------------------------------------
 
     def introduction(self) -> Introduction:
         """What this member says of itself."""
-        return Introduction(self.is_blank(), self.log_id)
+        blank = self.is_blank()
+        return Introduction(blank, self.log_id, blank and self._node.config.replace_damaged_member)
 
     def is_blank(self) -> bool:
         """Whether this member has taken part in nothing yet: no term, no entry."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvstore.errors import StateError
+from kvstore.errors import LostStateError, StateError
 from raft.types import NO_NODE, Entry, Index, NodeId, SnapshotMeta
 from wal.errors import REPLACE_REMEDY, WalError
 from wal.recovery import Recovered
@@ -57,7 +57,7 @@ def choose_start(disk: "Disk", directory: str, origin: SnapshotMeta, recovered: 
 
     Raises:
         CorruptError: The log is damaged, and there is nobody to fetch from what it had.
-        StateError: The same of the snapshots.
+        LostStateError: The same of the snapshots.
     """
     if recovered.complete:
         start = _newest_sound(disk, directory, origin, recovered)
@@ -65,7 +65,7 @@ def choose_start(disk: "Disk", directory: str, origin: SnapshotMeta, recovered: 
             if recovered.damage is not None:
                 log.warning("damage that a snapshot covers: %s", recovered.damage.summary)
             return start
-        lost: WalError | StateError = StateError(
+        lost: WalError | StateError = LostStateError(
             f"the log needs a snapshot that {directory} has no sound copy of: {REPLACE_REMEDY}"
         )
         summary = f"{directory}: no snapshot that the log needs is sound"

@@ -133,8 +133,8 @@ class Host:
         self.joining = find_own(self.config, answers)
         await self.start()
 
-    async def start(self) -> None:
-        """Start a process on what the disk holds."""
+    def boot(self) -> tuple[Process, Environment]:
+        """A new process, with nothing in it yet, and what comes into it from outside."""
         cluster = self.cluster
         loop = cluster.loop
         assert not self.up, f"member {self.number} is up"
@@ -154,12 +154,25 @@ class Host:
             read_file=FILES.__getitem__,
             wall_clock=lambda: EPOCH_SECONDS + loop.now,
         )
+        return process, environment
+
+    def adopt(self, node: Node) -> None:
+        """This is what runs here."""
+        assert self.process is not None, f"member {self.number} is down"
+        self._node = node
+        self._service = self.process.run(Service, node)
+        self._known_id = node.member_id
+        for notice in self.cluster.on_node:
+            notice(self)
+
+    async def start(self) -> None:
+        """Start a process on what the disk holds."""
+        cluster = self.cluster
+        loop = cluster.loop
+        process, environment = self.boot()
         try:
-            self._node = node = process.run(Node, self.config, environment, self.joining)
-            self._service = process.run(Service, node)
-            self._known_id = node.member_id
-            for notice in cluster.on_node:
-                notice(self)
+            node = process.run(Node, self.config, environment, self.joining)
+            self.adopt(node)
             node.failed.add_done_callback(self._on_failed, context=loop.nobody)
             await process.finish(node.start())
         except ProcessKilledError:
@@ -181,6 +194,10 @@ class Host:
         assert self.process is not None, f"member {self.number} is down"
         self.process.kill()
         self.cluster.wire.detach(self.node.member_id)
+        self.disown()
+
+    def disown(self) -> None:
+        """Nothing runs here any more."""
         self._node = self._service = None
         for answered in list(self._calls):
             if not answered.done():

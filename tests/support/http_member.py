@@ -66,6 +66,8 @@ class Member:
         self.log_ids: dict[int, int] = {}
         self.removed: set[int] = set()
         self.told_removed_by: list[int] = []
+        self.told_lost: list[tuple[int, Introduction]] = []
+        self.replace_me = False
         self.network = HttpNetwork(
             cluster, number, (url(number),), random.Random(number), SILENCE_SECONDS
         )
@@ -83,7 +85,7 @@ class Member:
         self.links.append((member, up))
 
     def introduction(self) -> Introduction:
-        return Introduction(self.blank, self.log_id)
+        return Introduction(self.blank, self.log_id, self.replace_me)
 
     def refuse_link(self, member: int, introduction: Introduction) -> str:
         if member in self.removed:
@@ -97,6 +99,9 @@ class Member:
 
     def on_removed(self, teller: int) -> None:
         self.told_removed_by.append(teller)
+
+    def on_lost(self, member: int, introduction: Introduction) -> None:
+        self.told_lost.append((member, introduction))
 
     async def on_snapshot(self, offer: SnapshotOffer) -> SnapshotSink | str:
         self.offers.append(offer)

@@ -327,6 +327,10 @@ class Wire:
             if end in (transfer.sender, transfer.receiver):
                 transfer.break_off()
 
+    def listens(self, member: int) -> bool:
+        """Whether a process is to be reached under this member's id."""
+        return member in self._ends
+
     def open_transfer(self, sender: int, receiver: int) -> _Transfer:
         """Connect for a snapshot.
 
@@ -394,9 +398,19 @@ class Wire:
             if refusal and one.receiver.was_removed(other.member_id):
                 other.process.call_soon(other.receiver.on_removed, one.member_id)
             if refusal:
+                self._tell_lost(one, other)
+                self._tell_lost(other, one)
+            if refusal:
                 self.refused_links[one.member_id, other.member_id] = refusal
                 return refusal
         return ""
+
+    @staticmethod
+    def _tell_lost(dialler: MemoryNetwork, dialled: MemoryNetwork) -> None:
+        """Whoever looks for a member hears there that it wants to be replaced."""
+        own = dialled.receiver.introduction()
+        if own.replace_me and dialled.member_id in dialler.peers:
+            dialler.process.call_soon(dialler.receiver.on_lost, dialled.member_id, own)
 
     # --- what tests do ----------------------------------------------------------------------------
 

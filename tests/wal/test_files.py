@@ -96,6 +96,26 @@ def test_names_come_go_and_move(disk: Disk, directory: str) -> None:
     file.close()
 
 
+def test_a_directory_moves_and_goes_with_all_that_is_in_it(disk: Disk, directory: str) -> None:
+    disk.make_directory(f"{directory}/one/deep")
+    for name in ("one/a", "one/deep/b"):
+        file = disk.create(f"{directory}/{name}")
+        file.write((name.encode(),), 0)
+        file.close()
+    disk.rename(f"{directory}/one", f"{directory}/two")
+    assert disk.list(directory) == ["two"]
+    assert disk.list(f"{directory}/two") == ["a", "deep"]
+    moved = disk.open(f"{directory}/two/deep/b")
+    assert moved.read(100, 0) == b"one/deep/b"
+    moved.close()
+    disk.make_directory(f"{directory}/three")
+    disk.create(f"{directory}/three/c").close()
+    with pytest.raises(OSError, match=r"not empty|is taken"):
+        disk.rename(f"{directory}/two", f"{directory}/three")
+    disk.remove_tree(f"{directory}/two")
+    assert disk.list(directory) == ["three"]
+
+
 def test_a_directory_is_locked_once(disk: Disk, directory: str) -> None:
     disk.make_directory(directory)
     lock = disk.lock(directory)
@@ -281,6 +301,23 @@ def test_a_crash_loses_changes_of_names_that_were_not_synced_one_by_one() -> Non
         disk.crash(Random(seed))
         found.add(tuple(disk.list(DIRECTORY)))
     assert found == {("a", "b"), ("a",), ("b", "c"), ("c",)}
+
+
+def test_a_crash_moves_a_directory_whole_or_not_at_all() -> None:
+    found = set()
+    for seed in range(10):
+        disk = MemoryDisk()
+        for name in ("a", "b"):
+            file = disk.create(f"/x/old/{name}")
+            file.write((b"kept",), 0)
+            file.sync()
+        disk.sync_directory("/x/old")
+        disk.rename("/x/old", "/x/new")
+        disk.crash(Random(seed))
+        (where,) = disk.list("/x")
+        assert disk.list(f"/x/{where}") == ["a", "b"]
+        found.add(where)
+    assert found == {"old", "new"}
 
 
 def test_after_a_failed_sync_a_second_one_proves_nothing() -> None:

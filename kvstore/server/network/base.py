@@ -28,11 +28,13 @@ class Introduction(msgspec.Struct, frozen=True):
     """What a member says of itself, either way, before a link with it counts.
 
     ``blank``: it has taken part in nothing yet. ``log_id``: drawn when its log was made; 0 for logs
-    of a time in which they had none.
+    of a time in which they had none. ``replace_me``: whoever knows that it has lost its data may
+    give its place to another, which it will be.
     """
 
     blank: bool = False
     log_id: int = 0
+    replace_me: bool = False
 
 
 class SnapshotSink(Protocol):
@@ -83,6 +85,13 @@ class NetworkReceiver(Protocol):
 
     def on_removed(self, teller: int) -> None:
         """Another member says that this one was taken out of the cluster."""
+
+    def on_lost(self, member: int, introduction: Introduction) -> None:
+        """Where this member was dialled there is no link to be had, but one that asks to be
+        replaced.
+
+        Never told of who dials: anybody could say so, but only one answers where a member listens.
+        """
 
     async def on_snapshot(self, offer: SnapshotOffer) -> "SnapshotSink | str":
         """A leader offers a snapshot: where it goes, or why it is refused."""

@@ -23,9 +23,12 @@ SNAPSHOT_PROTOCOL = "kvstore-snapshot/1"
 
 
 def introduction_headers(introduction: Introduction) -> tuple[str, ...]:
-    """How a member says, in either direction, which log it has, and whether that is empty."""
+    """How a member says, in either direction, which log it has, whether that is empty, and whether
+    it may be replaced.
+    """
     blank = ("Kvstore-Blank: 1",) if introduction.blank else ()
-    return (f"Kvstore-Log: {introduction.log_id:x}", *blank)
+    replace_me = ("Kvstore-Replace-Me: 1",) if introduction.replace_me else ()
+    return (f"Kvstore-Log: {introduction.log_id:x}", *blank, *replace_me)
 
 
 def removed_header(member: int) -> str:
@@ -84,7 +87,11 @@ class Handshake(asyncio.Protocol):
             log_id = int(self.headers.get("kvstore-log", "0"), 16)
         except ValueError:
             log_id = 0
-        return Introduction(self.headers.get("kvstore-blank") == "1", log_id)
+        return Introduction(
+            self.headers.get("kvstore-blank") == "1",
+            log_id,
+            self.headers.get("kvstore-replace-me") == "1",
+        )
 
     def says_removed(self, member: int) -> bool:
         """Whether this is a refusal because that member was taken out of the cluster."""

@@ -21,9 +21,11 @@ acknowledged, and whoever knows which log it had, or that it once took part, ref
 A cluster or member that does not fit is refused with 412 and a text that says what differs; the
 dialler logs it and goes on trying, slowly, because the other side may be set right. If it is the
 dialler that refuses, it closes the connection before any frame. A dialler that was removed from
-the cluster finds ``Kvstore-Removed: <its id>`` beside that text. The same port answers GET
-/members, GET /version and GET /kvstore/cluster (for those who join). Snapshots:
-``snapshot_stream.py``.
+the cluster finds ``Kvstore-Removed: <its id>`` beside that text. One that has lost its data and
+waits to be replaced answers every dialler with 412 and ``Kvstore-Replace-Me: 1`` (which one with an
+empty log says in its 101 as well): it is heard by those who dial it, at the URLs that the cluster
+has for it, and by nobody whom it dials. The same port answers GET /members, GET /version and GET
+/kvstore/cluster (for those who join). Snapshots: ``snapshot_stream.py``.
 """
 
 import asyncio
@@ -302,9 +304,14 @@ class HttpNetwork:
         """
         if not reason and handshake.says_removed(self._member_id):
             self._receiver.on_removed(member)
+        introduction = handshake.introduction
+        if not reason and not handshake.upgraded and introduction.replace_me:
+            self._receiver.on_lost(member, introduction)
         if reason or not handshake.upgraded:
             raise NetworkError(reason or f"refused with {handshake.status}: {handshake.body}")
-        refusal = self._receiver.refuse_link(member, handshake.introduction)
+        refusal = self._receiver.refuse_link(member, introduction)
+        if refusal and introduction.replace_me:
+            self._receiver.on_lost(member, introduction)
         if refusal:
             raise _LinkRefusedError(refusal)
 
@@ -361,6 +368,9 @@ class HttpNetwork:
                 self._complain(member, f"not linked: {refusal}", logging.ERROR)
             removed = not stranger and self._receiver.was_removed(member)
             headers = (removed_header(member),) if removed else ()
+            own = self._receiver.introduction()
+            if own.replace_me and handshake.headers.get("kvstore-to") == f"{self._member_id:x}":
+                headers = (*headers, *introduction_headers(own))
             body = json.dumps({"error": refusal}).encode()
             handshake.respond("412 Precondition Failed", body, headers)
         elif upgrade == RAFT_PROTOCOL:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -253,35 +254,32 @@ async def test_a_fresh_directory_of_a_known_member_is_refused(cluster: Cluster) 
     identity = lost.node.identity
     by_url = {host.config.listen_peer_urls[0]: host for host in cluster.hosts}
 
-    async def view_at(_session: object, url: str) -> ClusterView:
-        return msgspec.json.decode(by_url[url].node.peer_port.cluster_json(), type=ClusterView)
+    async def all_answer(urls: Sequence[str]) -> list[ClusterView]:
+        said = [by_url[url].node.peer_port.cluster_json() for url in urls]
+        return [msgspec.json.decode(view, type=ClusterView) for view in said]
 
-    async def awaited_at(session: object, url: str) -> ClusterView:
-        return msgspec.structs.replace(await view_at(session, url), started=())
+    async def all_await(urls: Sequence[str]) -> list[ClusterView]:
+        return [msgspec.structs.replace(view, started=()) for view in await all_answer(urls)]
 
-    async def nobody_answers(_session: object, _url: str) -> None:
-        return None
+    async def nobody_answers(_urls: Sequence[str]) -> list[ClusterView]:
+        return []
 
     existing = msgspec.structs.replace(lost.config, initial_cluster_state="existing")
     # Of three members that were not all among the founders other ids follow.
     other_ids = derive(lost.config.name, lost.config.initial_cluster, "another founding")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joining, "_view_at", view_at)
-        remedy = r"known to its cluster.*kvstore member replace m\d"
-        with pytest.raises(ConfigError, match=remedy):
-            await joining.refuse_if_known(lost.config, identity)
-        with pytest.raises(ConfigError, match=remedy):
-            await joining.refuse_if_known(lost.config, other_ids)
-        with pytest.raises(ConfigError, match=remedy):
-            await joining.join(existing)
-        patch.setattr(joining, "_view_at", awaited_at)
-        await joining.refuse_if_known(lost.config, identity)
-        with pytest.raises(ConfigError, match=r"waits for member .*cluster-state=existing"):
-            await joining.refuse_if_known(lost.config, other_ids)
-        patch.setattr(joining, "_view_at", nobody_answers)
-        await joining.refuse_if_known(lost.config, identity)
-        with pytest.raises(ConfigError, match="none of the other members in --initial-cluster"):
-            await joining.join(existing)
+    remedy = r"known to its cluster.*kvstore member replace m\d"
+    with pytest.raises(ConfigError, match=remedy):
+        await joining.refuse_if_known(lost.config, identity, all_answer)
+    with pytest.raises(ConfigError, match=remedy):
+        await joining.refuse_if_known(lost.config, other_ids, all_answer)
+    with pytest.raises(ConfigError, match=remedy):
+        await joining.join(existing, all_answer)
+    await joining.refuse_if_known(lost.config, identity, all_await)
+    with pytest.raises(ConfigError, match=r"waits for member .*cluster-state=existing"):
+        await joining.refuse_if_known(lost.config, other_ids, all_await)
+    await joining.refuse_if_known(lost.config, identity, nobody_answers)
+    with pytest.raises(ConfigError, match="none of the other members in --initial-cluster"):
+        await joining.join(existing, nobody_answers)
 
 
 @scenario(1, 2)

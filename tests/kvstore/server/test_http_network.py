@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kvstore.server.network import http
-from kvstore.server.network.base import NetworkError
+from kvstore.server.network.base import Introduction, NetworkError
 from kvstore.server.network.handshake import Handshake
 from kvstore.server.network.http import OTHERS_TURN_SECONDS, HttpNetwork
 from tests.support.http_member import CLUSTER, SILENCE_SECONDS, Member, ask, on_tcp, pair, url
@@ -214,6 +214,49 @@ async def test_a_member_that_comes_with_another_log_is_refused(loop: TcpLoop) ->
     one.log_id = 0xA
     await asyncio.sleep(5.0)
     assert one.network.is_up(2)
+
+
+@on_tcp
+async def test_who_asks_to_be_replaced_is_heard_where_it_is_dialled(loop: TcpLoop) -> None:
+    """Not from the one who dials: that could be anybody."""
+    lost, other = Member(loop, 2), Member(loop, 1)
+    lost.replace_me = True
+    lost.log_id = 0xA
+    lost.removed.add(1)  # It refuses everybody.
+    await lost.start(1)
+    await other.start()
+    await asyncio.sleep(10.0)
+    assert loop.connections
+    assert other.told_lost == []
+    other.network.set_peers({2: (url(2),)})
+    await asyncio.sleep(3.0)
+    assert set(other.told_lost) == {(2, Introduction(log_id=0xA, replace_me=True))}
+    assert lost.told_lost == []
+
+
+@on_tcp
+async def test_who_has_an_empty_log_and_may_be_replaced_says_so(loop: TcpLoop) -> None:
+    empty, other = Member(loop, 2), Member(loop, 1)
+    empty.replace_me = empty.blank = True
+    other.acquainted.add(2)
+    await empty.start(1)
+    await other.start(2)
+    await asyncio.sleep(3.0)
+    assert other.links == []
+    assert set(other.told_lost) == {(2, Introduction(blank=True, replace_me=True))}
+
+
+@on_tcp
+async def test_a_lost_member_at_anothers_url_is_not_taken_for_that_one(loop: TcpLoop) -> None:
+    lost, other = Member(loop, 2), Member(loop, 1)
+    lost.replace_me = True
+    lost.removed.add(1)
+    await lost.start()
+    await other.start()
+    other.network.set_peers({3: (url(2),)})
+    await asyncio.sleep(3.0)
+    assert loop.connections
+    assert other.told_lost == []
 
 
 def test_a_dialler_that_lost_its_data_is_refused(

@@ -51,6 +51,9 @@ class Member:
     def was_removed(self, member: int) -> bool:
         return member in self.removed
 
+    def on_lost(self, member: int, introduction: Introduction) -> None:
+        raise AssertionError(f"member {member} asks to be replaced")
+
     def on_removed(self, teller: int) -> None:
         self.told_removed_by.append(teller)
 
