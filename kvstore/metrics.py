@@ -254,6 +254,12 @@ _SAMPLES: Final[tuple[Sample, ...]] = (
         lambda node: node.upkeep.auto_compaction.failures_total,
     ),
     (
+        "kvstore_members_replaced_total",
+        "counter",
+        "Lost members whose place this member, leading, gave to another.",
+        lambda node: node.replacements.replaced_total,
+    ),
+    (
         "kvstore_corruption_checks_total",
         "counter",
         "Times that this member, leading, compared the members' states.",

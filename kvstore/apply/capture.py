@@ -75,7 +75,9 @@ class Capture:
             replaced = roster.successors.get(key)
             self._rows.append(row if replaced is None else (*row, replaced))
         for key, urls in sorted(roster.removed.items()):
-            self._rows.append((int(Tag.REMOVED), key, urls))
+            removed = (int(Tag.REMOVED), key, urls)
+            log_id = roster.log_ids.get(key, 0)
+            self._rows.append((*removed, log_id) if log_id else removed)
         for alarm in machine.alarms:
             self._rows.append((int(Tag.ALARM), (alarm.memberID, int(alarm.alarm))))
         for origin in machine.origins.rows():

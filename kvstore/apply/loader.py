@@ -157,8 +157,8 @@ class SnapshotLoader:
                 whole = row if len(row) > 3 else (*row, 0)
                 self._take_member(msgspec.convert(whole, tuple[int, Member, int, int]))
             case Tag.REMOVED:
-                _, member_id, urls = msgspec.convert(row, tuple[int, int, tuple[str, ...]])
-                machine.roster.removed[MemberId(member_id)] = urls
+                whole = row if len(row) > 3 else (*row, 0)
+                self._take_removed(msgspec.convert(whole, tuple[int, int, tuple[str, ...], int]))
             case Tag.ALARM:
                 machine.set_alarms((*machine.alarms, msgspec.convert(row[1], AlarmMember)))
             case Tag.HEAD:
@@ -187,6 +187,13 @@ class SnapshotLoader:
             roster.log_ids[MemberId(member.ID)] = log_id
         if replaced:
             roster.successors[MemberId(member.ID)] = MemberId(replaced)
+
+    def _take_removed(self, row: tuple[int, int, tuple[str, ...], int]) -> None:
+        _, member_id, urls, log_id = row
+        roster = self._machine.roster
+        roster.removed[MemberId(member_id)] = urls
+        if log_id:
+            roster.log_ids[MemberId(member_id)] = log_id
 
     def _take_version(self, record: KeyValue) -> None:
         assert self._head is not None, "versions come after the head"

@@ -16,7 +16,8 @@ class Roster:
     Attributes:
         members: By id.
         removed: Peer URLs by id of all that were removed: their ids never come back.
-        log_ids: By id, of the members that said theirs.
+        log_ids: By id, of the members that said theirs; also of those that were removed, which may
+            be needed for a while yet, but only with what they have promised.
         successors: Who took the place of a voter that was lost, and has no vote yet: its id to that
             voter's. One at most: with every other in its place, the cluster has all its votes.
         version: The index of the entry that last added, removed, moved or promoted a member; 0
@@ -102,7 +103,6 @@ class Roster:
     def _remove(self, member: Member) -> None:
         member_id = MemberId(member.ID)
         del self.members[member_id]
-        self.log_ids.pop(member_id, None)
         self.successors.pop(member_id, None)
         self.removed[member_id] = member.peerURLs
 

@@ -7,7 +7,7 @@ cut anywhere into chunks; whoever stores or sends it adds checksums::
                            cluster_version, downgrade_enabled, downgrade_target, roster_version,
                            auth_enabled, auth_revision]
     MEMBER, by ID         [1, [ID, name, peerURLs, clientURLs, isLearner], log_id (, replaced)]
-    REMOVED, by ID        [2, ID, peerURLs]
+    REMOVED, by ID        [2, ID, peerURLs (, log_id)]
     ALARM, in order       [3, [memberID, alarm]]
     ORIGIN, by member     [4, [member, incarnation, low_watermark, [sequence, ...]]]
     USERS, as added       [5, [[name, hashed_password, no_password, [role, ...]], ...]]

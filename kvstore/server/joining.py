@@ -44,6 +44,7 @@ class ClusterView(msgspec.Struct, frozen=True):
         version: Of its roster: the higher, the newer.
         started: Ids of members that have published themselves.
         removed: Ids of members that were removed.
+        successors: Who learns in the place of a voter that was lost: its id, and that voter's.
     """
 
     cluster_id: Uint64
@@ -52,6 +53,7 @@ class ClusterView(msgspec.Struct, frozen=True):
     members: tuple[Member, ...]
     started: tuple[Uint64, ...]
     removed: tuple[Uint64, ...]
+    successors: tuple[tuple[Uint64, Uint64], ...] = ()
 
 
 _encode = msgspec.json.Encoder().encode
@@ -72,6 +74,7 @@ def view_of(cluster_id: int, founders: tuple[Member, ...], roster: Roster) -> Cl
         members=tuple(roster.listed()),
         started=tuple(started),
         removed=tuple([int(member_id) for member_id in sorted(roster.removed)]),
+        successors=tuple([(int(new), int(old)) for new, old in sorted(roster.successors.items())]),
     )
 
 

@@ -22,12 +22,14 @@ class Lobby:
     """Implements ``NetworkReceiver``.
 
     Args:
-        view: The cluster as its members see it; others that join may ask here as well.
+        member_id: Who lost its data.
         log_id: Of the log that was lost; 0 if that is not known.
+        view: The cluster as its members see it; others that join may ask here as well.
         network: Of the member that lost it; for this alone.
     """
 
-    def __init__(self, view: "ClusterView", log_id: int, network: Network) -> None:
+    def __init__(self, member_id: int, log_id: int, view: "ClusterView", network: Network) -> None:
+        self.member_id = member_id
         self.view = view
         self._log_id = log_id
         self._network = network

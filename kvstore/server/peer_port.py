@@ -87,17 +87,20 @@ class PeerPort:
         if self.was_removed(member):
             return f"member {member:x} was removed from this cluster"
         known = self._roster.members.get(MemberId(member))
-        if known is None:
+        if known is None and MemberId(member) not in self._roster.removed:
             return ""
         log_id = self._roster.log_ids.get(MemberId(member), 0)
         if log_id:
             if introduction.log_id == log_id:
                 return ""
             state = "another log than it had"
-        elif introduction.blank and known.clientURLs:
+        elif introduction.blank and known is not None and known.clientURLs:
             state = "an empty log, but it has been part of this cluster"
         else:
             return ""
+        if known is None:
+            # Its vote is asked for until the configuration is without it.
+            return f"member {member:x}, which is about to be removed, comes with {state}"
         return (
             f"member {member:x} ({known.name}) comes with {state}: it lost its data; "
             + joining.REPLACE.format(who=known.name)

@@ -16,11 +16,13 @@ of its peers say what comes next.
 """
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
 from kvstore.errors import ConfigError, DivergedError, LostStateError, RemovedError
 from kvstore.server import bootstrap, joining, set_aside
+from kvstore.server.admission import REPLACING_VOTERS_MIN
 from kvstore.server.identity import Identity
 from kvstore.server.lobby import Lobby
 from kvstore.server.node import Environment, Node
@@ -36,7 +38,8 @@ log = logging.getLogger("kvstore.server")
 ASK_AGAIN_SECONDS_MIN: Final = 0.2
 ASK_AGAIN_SECONDS_MAX: Final = 3.0
 ASK_REMOVED_TIMES: Final = 5
-"""How often one that was removed asks whether it has a new place: both came in one step."""
+ASK_REMOVED_SECONDS: Final = 0.5
+"""How often, and how far apart, one that was removed asks whether it has a new place."""
 LOCK_TRIES: Final = 50
 LOCK_SECONDS: Final = 0.1
 
@@ -56,6 +59,9 @@ class MemberOpening:
         self._ask = ask
         self._urls = joining.peers_of(config)
         self._said = ""
+        self._member_id = 0
+        self._lobby: Lobby | None = None
+        self._missed_since: float | None = None
 
     async def open(self, failure: BaseException | None = None) -> Node:
         """Open the directory, found or join a cluster, or be replaced first.
@@ -82,7 +88,7 @@ class MemberOpening:
             identity = await self._find_new_place(failure)
         else:
             identity = await self._be_replaced(failure)
-        return Node(self._config, self._environment, identity)
+        return self._new_node(identity)
 
     def ends_in_replacement(self, failure: BaseException) -> bool:
         """Whether a member that ended like this may go on as another.
@@ -99,33 +105,40 @@ class MemberOpening:
     async def _open(self) -> Node:
         config, disk = self._config, self._environment.disk
         if Wal.exists(disk, bootstrap.layout(config.data_dir).wal):
-            return Node(config, self._environment)
+            return self._new_node(None)
         if config.replace_damaged_member and set_aside.kept(disk, config.data_dir):
             # Even if nobody answers: who has been a member founds nothing.
             raise joining.LostMemberError(
                 f"{config.data_dir} holds no log any more, only what was set aside"
             )
-        return Node(config, self._environment, await joining.ask_who_this_is(config, self._ask))
+        return self._new_node(await joining.ask_who_this_is(config, self._ask))
+
+    def _new_node(self, identity: Identity | None) -> Node:
+        node = Node(self._config, self._environment, identity)
+        self._member_id = node.member_id
+        return node
 
     # --- who this is now --------------------------------------------------------------------------
 
     async def _find_new_place(self, removed: RemovedError) -> Identity:
-        """Who this member is, if its place went to another with its URLs when it was removed.
+        """Who this member is, if it was removed for another in its place.
+
+        An operator who removes it, and adds another with its URLs, does not mean this one.
 
         Raises:
-            RemovedError: It did not.
+            RemovedError: It was not.
         """
         for _ in range(ASK_REMOVED_TIMES):
             views = await self._ask(self._urls)
-            try:
-                identity = joining.find_own(self._config, views) if views else None
-            except ConfigError as error:
-                self._say(f"no new place was found yet: {error}")
-            else:
-                if identity is not None:
-                    await self._set_aside()
-                    return identity
-            await asyncio.sleep(ASK_AGAIN_SECONDS_MAX / ASK_REMOVED_TIMES)
+            if views:
+                newest = max(views, key=lambda view: view.version)
+                places = [new for new, old in newest.successors if old == self._member_id]
+                with contextlib.suppress(ConfigError):
+                    identity = joining.find_own(self._config, views)
+                    if identity.member_id in places:
+                        await self._set_aside()
+                        return identity
+            await asyncio.sleep(ASK_REMOVED_SECONDS)
         raise removed
 
     async def _be_replaced(self, failure: BaseException) -> Identity:
@@ -134,38 +147,55 @@ class MemberOpening:
         Raises:
             ConfigError: That cannot be.
         """
-        config = self._config
         if not self._urls:
             raise ConfigError(
                 f"{failure}. --replace-damaged-member does not help a cluster of one: nobody else "
                 "has what it lost"
             ) from failure
-        lobby: Lobby | None = None
         pause = ASK_AGAIN_SECONDS_MIN
         try:
             while True:
                 views = await self._ask(self._urls)
-                if views:
-                    newest = max(views, key=lambda view: view.version)
-                    self._look_further(newest)
-                    try:
-                        identity = joining.find_own(config, views)
-                    except joining.LostMemberError as lost:
-                        self._check(failure, newest, lost.member_id)
-                        await self._set_aside()
-                        lobby = lobby or await self._enter_lobby(newest, lost.member_id)
-                        lobby.view = newest
-                    else:
-                        await self._set_aside()
-                        self._say(f"this is member {identity.member_id:x} now: joining")
-                        return identity
-                else:
-                    self._say(f"waiting to be replaced: nobody answers at {','.join(self._urls)}")
+                identity = await self._come_closer(failure, views)
+                if identity is not None:
+                    self._say(f"this is member {identity.member_id:x} now: joining")
+                    return identity
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, ASK_AGAIN_SECONDS_MAX)
         finally:
-            if lobby is not None:
-                await lobby.stop()
+            await self._leave_lobby()
+
+    async def _come_closer(
+        self, failure: BaseException, views: "list[ClusterView]"
+    ) -> Identity | None:
+        """Do what the answers call for; returns who this is once that is known."""
+        if not views:
+            self._say(f"waiting to be replaced: nobody answers at {','.join(self._urls)}")
+            return None
+        newest = max(views, key=lambda view: view.version)
+        self._look_further(newest)
+        try:
+            identity = joining.find_own(self._config, views)
+        except joining.NotThereYetError as error:
+            # An operator who replaces it takes it out first.
+            now = asyncio.get_running_loop().time()
+            self._missed_since = now if self._missed_since is None else self._missed_since
+            if now - self._missed_since >= joining.JOIN_SECONDS_MAX:
+                raise
+            self._say(f"the cluster has no place for this member: {error}")
+            return None
+        except joining.LostMemberError as lost:
+            if self._lobby is None or self._lobby.member_id != lost.member_id:
+                await self._leave_lobby()
+                self._refuse_in_small_cluster(failure, newest, lost.member_id)
+                self._check_owner(failure, newest, lost.member_id)
+                await self._set_aside()
+                self._lobby = await self._enter_lobby(newest, lost.member_id)
+            self._lobby.view = newest
+            return None
+        self._check_owner(failure, newest, identity.member_id)
+        await self._set_aside()
+        return identity
 
     def _look_further(self, view: "ClusterView") -> None:
         """Ask all whom the cluster has, which may be others than those that the flags name."""
@@ -173,18 +203,23 @@ class MemberOpening:
         for member in view.members:
             self._urls += [url for url in member.peerURLs if url not in (*own, *self._urls)]
 
-    def _check(self, failure: BaseException, view: "ClusterView", member_id: int) -> None:
-        """Whether the cluster can replace this member, and the directory is that one's.
-
-        Raises:
-            ConfigError: It cannot, or is not. Nothing was changed.
-        """
+    @staticmethod
+    def _refuse_in_small_cluster(
+        failure: BaseException, view: "ClusterView", member_id: int
+    ) -> None:
         voters = [member.ID for member in view.members if not member.isLearner]
-        if member_id in voters and len(voters) < 3:
+        if member_id in voters and len(voters) < REPLACING_VOTERS_MIN:
             raise ConfigError(
                 f"{failure}. --replace-damaged-member does not help a cluster of {len(voters)}: "
                 "what is left of it is no majority"
             ) from failure
+
+    def _check_owner(self, failure: BaseException, view: "ClusterView", member_id: int) -> None:
+        """Whether the directory is of the member that this is, or was.
+
+        Raises:
+            ConfigError: It is not. Nothing was changed.
+        """
         owner = set_aside.owner_of(self._environment.disk, self._config.data_dir)
         if owner is None:
             return
@@ -217,8 +252,9 @@ class MemberOpening:
         identity = Identity(view.cluster_id, member_id, view.founders)
         owner = set_aside.owner_of(self._environment.disk, self._config.data_dir)
         log_id = owner.log_id if owner is not None and owner.member_id == member_id else 0
-        lobby = Lobby(view, log_id, self._environment.new_network(identity))
+        lobby = Lobby(member_id, log_id, view, self._environment.new_network(identity))
         await lobby.start()
+        self._missed_since = None
         name = self._config.name
         self._say(
             f"waiting until the leader replaces member {member_id:x} ({name}). Where "
@@ -226,6 +262,11 @@ class MemberOpening:
             f"replace {name} (against a member that runs)"
         )
         return lobby
+
+    async def _leave_lobby(self) -> None:
+        lobby, self._lobby = self._lobby, None
+        if lobby is not None:
+            await lobby.stop()
 
     def _say(self, words: str) -> None:
         """Once, not at every attempt."""

@@ -43,6 +43,14 @@ def _votes_as_another(client: Client, old_id: int) -> bool:
     return whole and not any(old_id == row.ID for row in members)
 
 
+def _serves(client: Client, key: bytes, value: bytes) -> bool:
+    try:
+        return client.get(key).kvs[0].value == value
+    except KvError:
+        # Its own vote is news that it may hear last.
+        return False
+
+
 def test_a_member_that_lost_its_data_is_well_again_by_itself(
     new_cluster: ClusterMaker, figure: FigureMaker
 ) -> None:
@@ -78,3 +86,34 @@ def test_a_member_that_lost_its_data_is_well_again_by_itself(
         f"replacement: two members of three replaced themselves, with "
         f"{len(recorder.acknowledged)} acknowledged writes and none lost"
     )
+
+
+def test_who_comes_up_empty_and_alone_is_replaced_in_the_same_process(
+    new_cluster: ClusterMaker,
+) -> None:
+    cluster = new_cluster(flags=(*FLAGS, "--replace-damaged-member"))
+    with cluster.client() as client:
+        client.put(b"k", b"v")
+        wiped = cluster.followers()[0]
+        old_id = _id_of(wiped)
+        for member in cluster.members:
+            member.stop()
+        shutil.rmtree(wiped.data_dir)
+        wiped.start()
+        wait_for(
+            "it founds its cluster once more", lambda: "new data" in wiped.log(), REPLACED_SECONDS
+        )
+        pid = wiped.pid
+        for member in cluster.members:
+            if member is not wiped:
+                member.start()
+        wait_for(
+            f"{wiped.name} votes as another",
+            partial(_votes_as_another, client, old_id),
+            REPLACED_SECONDS,
+        )
+        wiped.wait_ready()
+        assert wiped.is_running
+        assert wiped.pid == pid
+    with wiped.client() as own:
+        wait_for("it serves", partial(_serves, own, b"k", b"v"), REPLACED_SECONDS)

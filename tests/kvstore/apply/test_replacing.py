@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kvstore.commands import MembershipAction, MembershipChange
+from kvstore.commands import MembershipAction, MembershipChange, PublishMember
 from kvstore.errors import ErrorKind
 from kvstore.types import (
     AlarmAction,
@@ -89,8 +89,10 @@ def test_who_is_unknown_or_known_already_is_refused_and_nothing_is_done():
 
 def test_a_snapshot_remembers_whose_place_it_is():
     rig = Rig()
+    rig.run(PublishMember(9, "n", ["http://b:2"], 99))
     replace(rig, 9, 10)
     rows = captured(rig.machine)
     again = rig.reload(rows)
     assert again.machine.roster.successors == {10: 9}
+    assert again.machine.roster.log_ids == {9: 99}, "the one that was removed keeps its log"
     assert captured(again.machine) == rows

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from kvstore.commands import Kind, MembershipAction, MembershipChange
 from kvstore.errors import ConfigError, ErrorKind, KvError, StateError, UnknownOutcomeError
 from kvstore.server import joining
 from kvstore.server.identity import derive
 from kvstore.server.joining import ClusterView
+from kvstore.server.membership import MembershipKeeper
 from kvstore.server.network.base import Introduction, NetworkReceiver
 from kvstore.types import AlarmAction, AlarmRequest, AlarmType, CompactionRequest, PutRequest
 from tests.support.cluster import Cluster, Host
@@ -317,6 +319,32 @@ async def test_a_member_that_lost_its_data_votes_and_acknowledges_nothing(
         assert f"{lost.member_id:x} ({lost.config.name})" in reason
         assert "it lost its data" in reason
         assert f"kvstore member replace {lost.config.name}" in reason
+
+
+@scenario(1, 2, size=5)
+async def test_a_member_that_lost_its_data_votes_no_more_while_it_is_being_removed(
+    cluster: Cluster,
+) -> None:
+    """It is out of the list of members already, and still in the configuration."""
+    leader = await cluster.wait_leader()
+    await cluster.wait_equal()
+    lost = (await cluster.followers())[0]
+    old_id = lost.member_id
+    lost.crash()
+    lost.disk = MemoryDisk()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MembershipKeeper, "_reconcile", lambda _: None)
+        version = leader.machine.roster.version
+        change = MembershipChange(version, MembershipAction.REMOVE, old_id, [])
+        await leader.run(leader.node.propose, Kind.MEMBERSHIP, change)
+        await lost.start()
+        await asyncio.sleep(5.0)
+        assert old_id in leader.node.driver.raft.configuration.voters
+        assert lost.node.peer_port.is_blank()
+        assert not any(host.node.network.is_up(old_id) for host in cluster.up)
+    assert "about to be removed" in "".join(cluster.wire.refused_links.values())
+    await cluster.retire(lost)
+    await leader.put(b"k", b"v")
 
 
 @scenario(1)

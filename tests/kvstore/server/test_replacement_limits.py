@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from kvstore.errors import ConfigError
+from kvstore.errors import ConfigError, RemovedError
 from kvstore.server.network.base import Introduction
 from kvstore.server.replacements import ASKED_SECONDS_MAX, ReplacementKeeper
 from kvstore.types import (
@@ -13,6 +13,7 @@ from kvstore.types import (
     MemberPromoteRequest,
     MemberRemoveRequest,
 )
+from tests.support.attendant import Attendant
 from tests.support.cluster import Cluster
 from tests.support.losses import (
     ALLOWED,
@@ -158,6 +159,7 @@ async def test_where_the_others_do_not_allow_it_it_waits_for_an_operator(cluster
     assert not leader.machine.roster.removed
     # As kvstore member replace does.
     await leader.call("member_remove", MemberRemoveRequest(old_id))
+    await asyncio.sleep(5.0)
     urls = list(victim.config.initial_advertise_peer_urls)
     await leader.call("member_add", MemberAddRequest(urls, isLearner=True))
     await cluster.wait(lambda: victim.up and victim.node.ready.is_set())
@@ -232,3 +234,60 @@ async def test_who_was_mended_meanwhile_asks_no_more(cluster: Cluster) -> None:
         assert not leader.node.replacements.asks(victim.known_id)
     await victim.start()
     await cluster.wait_equal()
+
+
+@scenario(1, **ALLOWED)
+async def test_who_has_no_place_any_more_ends(cluster: Cluster) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    victim = (await cluster.followers())[0]
+    leader = await cluster.wait_leader()
+    attendant = await lose(victim, damage_tail)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReplacementKeeper, "_next_ask", lambda _: None)
+        await cluster.wait(lambda: attendant.ids)
+        await leader.call("member_remove", MemberRemoveRequest(victim.known_id))
+        await cluster.wait(lambda: attendant.ends)
+    assert "kvstore member add" in str(attendant.ends[0])
+    await attendant.end()
+    cluster.hosts.remove(victim)
+
+
+@scenario(1, **ALLOWED)
+async def test_a_place_that_an_operator_gives_to_another_machine_is_not_taken(
+    cluster: Cluster,
+) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    victim = (await cluster.followers())[0]
+    attendant = await lose(victim, lambda _: None)
+    await cluster.wait(lambda: victim.up and victim.node.ready.is_set())
+    await asyncio.sleep(HEALTHY_SECONDS)
+    leader = await cluster.wait_leader()
+    await leader.call("member_remove", MemberRemoveRequest(victim.member_id))
+    urls = list(victim.config.initial_advertise_peer_urls)
+    added = await leader.call("member_add", MemberAddRequest(urls, isLearner=True))
+    await cluster.wait(lambda: len(attendant.ends) >= 2)
+    assert all(isinstance(end, RemovedError) for end in attendant.ends)
+    assert added.member.ID not in attendant.ids
+    await attendant.end()
+    cluster.hosts.remove(victim)
+
+
+@scenario(1, **ALLOWED)
+async def test_the_damaged_directory_of_another_member_is_left_alone(cluster: Cluster) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    victim, other = await cluster.followers()
+    await other.stop()
+    damage_tail(other)
+    await victim.stop()
+    victim.disk, other.disk = other.disk, victim.disk
+    attendant = Attendant(victim)
+    await cluster.wait(lambda: attendant.ends)
+    assert f"is of member {other.known_id:x} of cluster" in str(attendant.ends[0])
+    assert set_aside(victim) == [], "nothing was changed"
+    await attendant.end()
+    victim.disk, other.disk = other.disk, victim.disk
+    await victim.start()
+    attendant = Attendant(other)
+    await wait_whole(cluster)
+    await attendant.end()
+    await other.start()
