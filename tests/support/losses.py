@@ -60,6 +60,7 @@ def is_whole(cluster: Cluster, size: int) -> bool:
     ids = sorted(host.member_id for host in cluster.hosts)
     return all(
         host.node.ready.is_set()
+        and not host.node.failed.done()
         and voters(host) == ids
         and not host.machine.roster.successors
         and host.node.driver.raft.configuration.voters == tuple(ids)

@@ -5,10 +5,13 @@ import asyncio
 import msgspec
 import pytest
 
-from kvstore.errors import ConfigError, RemovedError
+from kvstore.commands import MembershipAction
+from kvstore.errors import ConfigError, ErrorKind, KvError, RemovedError
+from kvstore.server.admission import Admission, Ask
 from kvstore.server.network.base import Introduction
 from kvstore.server.replacements import ASKED_SECONDS_MAX, ReplacementKeeper
 from kvstore.types import (
+    Member,
     MemberAddRequest,
     MemberPromoteRequest,
     MemberRemoveRequest,
@@ -58,6 +61,58 @@ async def test_of_two_that_are_lost_at_once_one_waits_for_the_other(cluster: Clu
     assert most == 1
     for victim, old_id, attendant in zip(victims, old_ids, attendants, strict=True):
         await check_replaced(cluster, victim, old_id, attendant, crew)
+
+
+@scenario(1, size=5, **ALLOWED, **SMALL)
+async def test_the_leader_admits_no_second_replacement_before_the_first_one_votes(
+    cluster: Cluster,
+) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    leader = await cluster.wait_leader()
+    one, other = (await cluster.followers())[:2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Admission, "_admit_promotion", _never_in_sync)
+        first = await lose(one, lose_directory)
+        await cluster.wait(lambda: one.up and one.node.ready.is_set())
+        second = await lose(other, lose_directory)
+        await cluster.wait(lambda: leader.node.replacements.asks(other.known_id))
+        admission = leader.node.membership._admission
+        with pytest.raises(KvError, match=f"first member {one.member_id:x} must get its vote"):
+            admission.admit(Ask(MembershipAction.REPLACE, other.known_id, []))
+    await wait_whole(cluster, 5)
+    for attendant, host in ((first, one), (second, other)):
+        await attendant.end()
+        await host.start()
+
+
+def _never_in_sync(_admission: Admission, _member: Member) -> None:
+    raise ErrorKind.LEARNER_NOT_READY.error()
+
+
+@scenario(1, 2, **ALLOWED)
+async def test_who_has_a_directory_set_aside_founds_nothing_though_nobody_answers(
+    cluster: Cluster,
+) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    victim, other = await cluster.followers()
+    leader = await cluster.wait_leader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReplacementKeeper, "_next_ask", lambda _: None)
+        attendant = await lose(victim, damage_tail)
+        await cluster.wait(lambda: attendant.ids)
+        for host in (leader, other):
+            host.crash()
+        attendant.crash()
+        await cluster.wait(lambda: attendant.lives == 2)
+        await asyncio.sleep(10.0)
+        assert attendant.waits
+        assert not victim.up
+        for host in (leader, other):
+            await host.start()
+    await wait_whole(cluster)
+    assert set_aside(victim) == ["member.damaged-1"]
+    await attendant.end()
+    await victim.start()
 
 
 @scenario(1, 2, **ALLOWED)
