@@ -234,6 +234,14 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             maximum=GIB,
         ),
     ] = 64 * MIB
+    scrub_bytes_per_second: Annotated[
+        int,
+        Setting(
+            flag="scrub-bytes-per-second",
+            help="How fast log and snapshots are read again to find damage; 0: not at all.",
+            minimum=0,
+        ),
+    ] = 4 * MIB
     auto_compaction_mode: Annotated[
         str,
         Setting(

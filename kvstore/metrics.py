@@ -218,6 +218,30 @@ _SAMPLES: Final[tuple[Sample, ...]] = (
         lambda node: node.rebuild.rebuilt_total,
     ),
     (
+        "kvstore_scrub_bytes_total",
+        "counter",
+        "Bytes of the log and of snapshots that were read again to find damage.",
+        lambda node: node.scrub.bytes_total,
+    ),
+    (
+        "kvstore_scrub_passes_total",
+        "counter",
+        "Times that all of them were read again.",
+        lambda node: node.scrub.passes_total,
+    ),
+    (
+        "kvstore_scrub_damaged_total",
+        "counter",
+        "Damaged files that reading again has found.",
+        lambda node: node.scrub.damaged_total,
+    ),
+    (
+        "kvstore_scrub_mended_total",
+        "counter",
+        "Damaged files for which what they held was written anew.",
+        lambda node: node.scrub.mended_total,
+    ),
+    (
         "kvstore_quota_used_ratio",
         "gauge",
         "Part of the storage quota that is used, 0 if there is none.",

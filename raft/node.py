@@ -232,6 +232,15 @@ class RaftNode:
         """What a snapshot must cover before this node takes part again; 0 unless it is mute."""
         return self._core.required_index
 
+    def written_after(self, index: Index) -> list[Entry] | None:
+        """The entries after ``index`` that were handed out to be written; None if some of them are
+        held no more.
+        """
+        core = self._core
+        if index < core.log.base_index:
+            return None
+        return core.log.slice(Index(index + 1), core.durability.handed_index)
+
     def snapshot_floor(self, node_id: NodeId) -> Index:
         """What a snapshot must cover, at least, to be of use to this follower."""
         core = self._core

@@ -182,7 +182,8 @@ def decode(data: bytes, place: Place, file: str) -> Batch | Unwritten:
                 file, offset, "a batch's magic is gone, the rest of its sector is not"
             )
         return Unwritten(torn=False)
-    length, body_crc, crc, flags = _decode_header(data, place, file)
+    header = data[offset : offset + HEADER_BYTES]
+    length, body_crc, crc, flags = decode_header(header, place, len(data), file)
     size = batch_size(length)
     if offset + size > len(data):
         raise CorruptError(file, offset, "a batch reaches beyond the end of its segment")
@@ -196,6 +197,45 @@ def decode(data: bytes, place: Place, file: str) -> Batch | Unwritten:
                 return Unwritten(torn=True)
         raise CorruptError(file, start, f"batch {place.batch} fails its checksum")
     return Batch(_unmark(body, length), flags == FLAG_SEAL, size, crc)
+
+
+def decode_header(header: bytes, place: Place, size: int, file: str) -> tuple[int, int, int, int]:
+    """Read a batch's header.
+
+    Args:
+        header: Its bytes.
+        place: Where it stands, and what must be there.
+        size: The segment's, in bytes.
+        file: Its path, for errors.
+
+    Returns:
+        The payload's length, the body's checksum, the header's own, the flags.
+
+    Raises:
+        CorruptError: It was damaged after it was written.
+        FormatError: Another version wrote it.
+    """
+    offset = place.offset
+    magic, found, flags, segment, batch, segment_size, length, body_crc, chain = (
+        _HEADER.unpack_from(header)
+    )
+    (crc,) = _CRC.unpack_from(header, _HEADER.size)
+    if magic != MAGIC or crc != _crc32c(header[: _HEADER.size]):
+        raise CorruptError(file, offset, "a batch's header fails its checksum")
+    if found != FORMAT:
+        raise FormatError(file, found, FORMAT)
+    if segment_size != size:
+        reason = f"the segment had {segment_size} bytes when this was written, and has {size} now"
+        raise CorruptError(file, min(segment_size, size), reason)
+    if (segment, batch, chain) != (place.segment, place.batch, place.chain):
+        reason = (
+            f"batch {batch} of segment {segment} stands where "
+            f"batch {place.batch} of segment {place.segment} belongs"
+            if (segment, batch) != (place.segment, place.batch)
+            else f"batch {batch} does not follow the batch before it"
+        )
+        raise CorruptError(file, offset, reason)
+    return length, body_crc, crc, flags
 
 
 def peek_place(data: bytes) -> tuple[int, int]:
@@ -224,7 +264,7 @@ def find_batch(data: bytes, offset: int, number: int, newer_than: int) -> Place 
         fields = _HEADER.unpack_from(data, start)
         place = Place(number, len(data), start, fields[4], fields[8])
         with suppress(CorruptError, FormatError):
-            _decode_header(data, place, "")
+            decode_header(data[start : start + HEADER_BYTES], place, len(data), "")
             if place.batch > newer_than:
                 return place
     return None
@@ -246,33 +286,6 @@ def refuse_later_batches(data: bytes, offset: int, file: str) -> None:
         where = offset + (sector + 1) * SECTOR_BYTES
         reason = f"the batch at byte {offset} is missing, but this one was written after it"
         raise CorruptError(file, where, reason)
-
-
-def _decode_header(data: bytes, place: Place, file: str) -> tuple[int, int, int, int]:
-    offset = place.offset
-    header = data[offset : offset + HEADER_BYTES]
-    magic, found, flags, segment, batch, segment_size, length, body_crc, chain = (
-        _HEADER.unpack_from(header)
-    )
-    (crc,) = _CRC.unpack_from(header, _HEADER.size)
-    if magic != MAGIC or crc != _crc32c(header[: _HEADER.size]):
-        raise CorruptError(file, offset, "a batch's header fails its checksum")
-    if found != FORMAT:
-        raise FormatError(file, found, FORMAT)
-    if segment_size != len(data):
-        reason = (
-            f"the segment had {segment_size} bytes when this was written, and has {len(data)} now"
-        )
-        raise CorruptError(file, min(segment_size, len(data)), reason)
-    if (segment, batch, chain) != (place.segment, place.batch, place.chain):
-        reason = (
-            f"batch {batch} of segment {segment} stands where "
-            f"batch {place.batch} of segment {place.segment} belongs"
-            if (segment, batch) != (place.segment, place.batch)
-            else f"batch {batch} does not follow the batch before it"
-        )
-        raise CorruptError(file, offset, reason)
-    return length, body_crc, crc, flags
 
 
 def _unmark(body: bytes, length: int) -> bytes:

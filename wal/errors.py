@@ -95,3 +95,14 @@ class TransferError(WalError):
     def __init__(self, message: str, expected_offset: int) -> None:
         super().__init__(f"{message}; the next byte wanted is {expected_offset}")
         self.expected_offset = expected_offset
+
+
+def wal_error(cause: BaseException) -> WalError:
+    """Return what ended the log, as one of this package's errors."""
+    if isinstance(cause, WalError):
+        return cause
+    if isinstance(cause, OSError):
+        return disk_error(cause)
+    error = WalError(f"the log's writer broke: {cause!r}")
+    error.__cause__ = cause
+    return error

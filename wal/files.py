@@ -46,6 +46,9 @@ class File(Protocol):
     def size(self) -> int:
         """Return the length of the file in bytes."""
 
+    def uncache(self) -> None:
+        """Let the next reads come from the disk itself, as far as that can be had."""
+
     def close(self) -> None:
         """Release the file; calling it again does nothing."""
 
@@ -155,6 +158,11 @@ class OsFile:
     def size(self) -> int:
         """Return the length of the file in bytes."""
         return os.fstat(self._descriptor).st_size
+
+    def uncache(self) -> None:
+        """Drop the file's clean pages from the page cache, where the system can do that."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Release the file."""

@@ -109,6 +109,9 @@ class _MemoryFile:
         self._check()
         return len(self._inode.data)
 
+    def uncache(self) -> None:
+        self._check()
+
     def close(self) -> None:
         self._closed = True
 

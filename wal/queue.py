@@ -23,7 +23,7 @@ class _Item:
     follows.
     """
 
-    __slots__ = ("encoded", "first_index", "hard_state", "mark", "seq", "size")
+    __slots__ = ("encoded", "first_index", "hard_state", "mark", "rolls", "seq", "size")
 
     def __init__(
         self,
@@ -32,7 +32,10 @@ class _Item:
         encoded: list[bytes],
         first_index: int,
         mark: Mark | None,
+        *,
+        rolls: bool = False,
     ) -> None:
+        self.rolls = rolls
         self.seq = seq
         self.hard_state = hard_state
         self.encoded = encoded
@@ -50,19 +53,21 @@ class _Item:
         half of them, written again, could be taken for a cut by whoever reads it, if the segment
         that the first writing began in is gone: then there is nothing to compare them with.
         """
-        return len(self.encoded) > 1 and (self.mark is None or not self.mark.log_kept)
+        kept = self.mark is not None and self.mark.log_kept
+        return len(self.encoded) > 1 and not kept and not self.rolls
 
 
 class Outgoing:
     """A batch put together. ``seq`` is what becomes durable with it, None if that takes a later
-    batch as well.
+    batch as well; with ``rolls`` it begins a segment, and nothing before it is needed any more.
     """
 
-    __slots__ = ("hard_state", "last_index", "length", "mark", "parts", "seq", "size")
+    __slots__ = ("hard_state", "last_index", "length", "mark", "parts", "rolls", "seq", "size")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.length = 0
+        self.rolls = False
         self.seq: Seq | None = None
         self.hard_state: HardState | None = None
         self.mark: Mark | None = None
@@ -89,11 +94,18 @@ class WriteQueue:
         self._items.clear()
 
     def add(
-        self, seq: Seq, hard_state: HardState | None, entries: Sequence[Entry], mark: Mark | None
+        self,
+        seq: Seq,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        mark: Mark | None,
+        *,
+        rolls: bool = False,
     ) -> int:
         """Queue what one step of the core wants durable; return the bytes that it counts for."""
         encoded = [entry.encoded for entry in entries]
-        item = _Item(seq, hard_state, encoded, entries[0].index if encoded else 0, mark)
+        first_index = entries[0].index if encoded else 0
+        item = _Item(seq, hard_state, encoded, first_index, mark, rolls=rolls)
         self._items.append(item)
         return item.size
 
@@ -109,12 +121,15 @@ class WriteQueue:
         run_end = 0
         while items:
             item = items[0]
+            if item.rolls and out.size:
+                break
             if item.size > self._bytes_max and not out.size and item.divisible:
                 item = self._split(item, written)
             elif out.size and out.size + item.size > self._bytes_max:
                 break
             else:
                 items.popleft()
+            out.rolls = out.rolls or item.rolls
             if item.mark is not None:
                 # The entries of the same call follow the snapshot, those of earlier calls came
                 # before it.

@@ -214,7 +214,7 @@ class SnapshotReader:
         Raises:
             CorruptError: The file is damaged; what came before is not to be used either.
         """
-        yield from _walk(self._file, self._path)
+        yield from walk(self._file, self._path)
 
     def read_raw(self, offset: int, length: int) -> bytes:
         """Return the file's bytes as they are: fewer than ``length`` only at its end."""
@@ -331,12 +331,18 @@ def newest_valid(
                 finally:
                     file.close()
             except CorruptError as error:
-                disk.rename(path, path + _CORRUPT_SUFFIX)
-                disk.sync_directory(directory)
+                set_aside(disk, directory, name)
                 report(error)
             except FormatError as error:
                 report(error)
     return None
+
+
+def set_aside(disk: Disk, directory: str, name: str) -> None:
+    """Let a damaged file count for a snapshot no more; it stays for whoever looks into it."""
+    with _disk_errors():
+        disk.rename(f"{directory}/{name}", f"{directory}/{name}{_CORRUPT_SUFFIX}")
+        disk.sync_directory(directory)
 
 
 def prune(disk: Disk, directory: str, proven: SnapshotFile, keep: int = 2) -> list[str]:
@@ -403,8 +409,14 @@ def _read_head(file: File, path: str) -> tuple[SnapshotMeta, bytes]:
     return meta, fixed + rest
 
 
-def _walk(file: File, path: str) -> Generator[bytes, None, SnapshotFile]:
-    """Yield the sections, each checked; return what the file is, all of it checked."""
+def walk(file: File, path: str) -> Generator[bytes, None, SnapshotFile]:
+    """Yield the sections, each checked; return what the file is, all of it checked.
+
+    Raises:
+        CorruptError: The file is damaged.
+        FormatError: Another version wrote it.
+        DiskError: The disk does not give it back.
+    """
     with _disk_errors():
         meta, head = _read_head(file, path)
         crc = _crc32c(head)
@@ -435,10 +447,10 @@ def _walk(file: File, path: str) -> Generator[bytes, None, SnapshotFile]:
 
 
 def _verify(file: File, path: str) -> SnapshotFile:
-    walk = _walk(file, path)
+    sections = walk(file, path)
     while True:
         try:
-            next(walk)
+            next(sections)
         except StopIteration as stop:
             found: SnapshotFile = stop.value
             return found

@@ -25,12 +25,13 @@ from typing import Final
 import msgspec
 
 from raft.types import Entry, HardState, Seq, SnapshotMeta
-from wal.errors import DiskFullError, WalError, disk_error
+from wal.errors import DiskFullError, WalError, disk_error, wal_error
 from wal.files import SECTOR_BYTES, Disk, File, Lock
 from wal.opening import Opened, open_log, opening_records, refuse_gaps
 from wal.queue import ITEM_OVERHEAD_BYTES, Outgoing, WriteQueue
 from wal.record import ENTRY_OVERHEAD_BYTES, Mark, Metadata
 from wal.recovery import Recovered, SegmentInfo, write_clean
+from wal.scrub import Written
 from wal.segment import Ready, prepare, segment_numbers, segment_path
 from wal.shape import LogShape
 
@@ -83,6 +84,7 @@ class Wal:
         "_closing",
         "_directory",
         "_disk",
+        "_durable_end",
         "_error",
         "_hard_state",
         "_held",
@@ -137,6 +139,7 @@ class Wal:
         self._on_failed = on_failed
         self._clock = clock
         self._tail = opened.tail
+        self._durable_end = opened.tail.offset
         self._segments = deque(opened.segments)
         self._ready = deque(opened.spares)
         self._shape = LogShape(mark, entries)
@@ -260,6 +263,34 @@ class Wal:
         if self._writing is None and self._held is None:
             self._flush()
 
+    def begin_anew(self, seq: Seq, entries: Sequence[Entry], snapshot_mark: SnapshotMeta) -> bool:
+        """Write what is needed of the log once more, at the start of a new segment, and let all
+        segments before that one go once it is durable: one of them is damaged.
+
+        Args:
+            seq: As of what was handed to ``persist`` last.
+            entries: All that were handed to ``persist`` and follow the snapshot.
+            snapshot_mark: The newest.
+
+        Returns:
+            Whether it is under way; not if another mark is the newest, or the log has ended.
+        """
+        if self._error is not None or self._closing is not None:
+            return False
+        if snapshot_mark.index != self._shape.mark_index:
+            return False
+        # Without entries behind it the snapshot is the log's end, and nothing else would say so.
+        mark = Mark(snapshot_mark, log_kept=bool(entries))
+        self.queued_bytes += self._queue.add(seq, None, entries, mark, rolls=True)
+        if self._writing is None and self._held is None:
+            self._flush()
+        return True
+
+    def written(self) -> list[Written]:
+        """The segments in use, and how far each is durable."""
+        *sealed, tail = [info.number for info in self._segments]
+        return [*[Written(number, 0) for number in sealed], Written(tail, self._durable_end)]
+
     def release(self, index: int) -> None:
         """Let segments go whose entries are all at or below ``index`` and covered by a snapshot
         whose mark is durable.
@@ -306,7 +337,7 @@ class Wal:
         """Send the next batch off, or keep it till there is a segment that takes it."""
         out = self._held or self._queue.assemble(self._hard_state)
         tail = self._tail
-        if tail.fits(out.length):
+        if tail.fits(out.length) and not out.rolls:
             self._held = None
             job = tail.write(out.parts, out.length)
         elif self._ready:
@@ -341,9 +372,12 @@ class Wal:
         if segments[-1].number != self._tail.number:
             # Only now does the log no longer need what the segment before it starts with.
             segments.append(SegmentInfo(self._tail.number, self._tail.size))
+        self._durable_end = self._tail.offset
         segments[-1].last_index = max(segments[-1].last_index, out.last_index)
         if out.mark is not None:
             self._mark_durable = out.mark.meta.index
+        if out.rolls:
+            self._let_go_below(segments[-1])
         # First the disk, then the news: the disk is what everybody waits for.
         if self._queue:
             self._flush()
@@ -351,6 +385,13 @@ class Wal:
             self._write_clean()
         if out.seq is not None:
             self._on_persisted(out.seq)
+
+    def _let_go_below(self, segment: SegmentInfo) -> None:
+        """What this segment begins with stands for all before it."""
+        for info in self._segments:
+            if info is not segment:
+                info.last_index = min(info.last_index, self._mark_durable)
+        self.release(self._mark_durable)
 
     def _count_write(self, out: Outgoing, seconds: float) -> None:
         self.batches += 1
@@ -361,7 +402,7 @@ class Wal:
         self.sync_counts[bisect_left(SYNC_SECONDS_BOUNDS, seconds)] += 1
 
     def _fail(self, cause: BaseException) -> None:
-        self._error = _wal_error(cause)
+        self._error = wal_error(cause)
         self._queue.clear()
         self._held = None
         self._on_failed(self._error)
@@ -400,7 +441,7 @@ class Wal:
         self._prepare()
 
     def _on_prepare_failed(self, cause: BaseException) -> None:
-        error = _wal_error(cause)
+        error = wal_error(cause)
         if not isinstance(error, DiskFullError):
             self._fail(cause)
             return
@@ -423,7 +464,7 @@ class Wal:
         self._lane.submit(job, self._on_clean)
 
     def _on_clean(self, result: BaseException | None) -> None:
-        self._end(None if result is None else _wal_error(result))
+        self._end(None if result is None else wal_error(result))
 
     def _end(self, error: WalError | None) -> None:
         """Let everything go. The lock is last: by then no thread of ours touches the directory."""
@@ -452,13 +493,3 @@ def _remove(disk: Disk, directory: str, paths: list[str]) -> None:
         # One at a time, or a power cut could keep an older one and lose a newer: a gap, which
         # recovery refuses.
         disk.sync_directory(directory)
-
-
-def _wal_error(cause: BaseException) -> WalError:
-    if isinstance(cause, WalError):
-        return cause
-    if isinstance(cause, OSError):
-        return disk_error(cause)
-    error = WalError(f"the log's writer broke: {cause!r}")
-    error.__cause__ = cause
-    return error

@@ -32,6 +32,7 @@ from kvstore.server.proposals import Proposals
 from kvstore.server.reads import Reads
 from kvstore.server.rebuild import Rebuild
 from kvstore.server.replacements import ReplacementKeeper
+from kvstore.server.scrub import Scrub
 from kvstore.server.secrets import SecretWork, new_tokens
 from kvstore.server.snapshot_export import SnapshotExports
 from kvstore.server.snapshots import SnapshotKeeper
@@ -214,6 +215,14 @@ class Node:
             on_replaced=self._on_replaced,
             latest=recovery.start.file,
         )
+        self.scrub = Scrub(
+            disk=environment.disk,
+            layout=bootstrap.layout(config.data_dir),
+            wal=self.wal,
+            snapshots=self.snapshots,
+            rebuild=self.rebuild,
+            bytes_per_second=config.scrub_bytes_per_second,
+        )
         self.exports = SnapshotExports(self.snapshots, environment.disk, lane)
         driver.wire(
             wal=self.wal,
@@ -321,6 +330,7 @@ class Node:
         await self.network.start(self.peer_port)
         self.membership.refresh()
         self._published_by = self.loop.create_task(self._publish())
+        self.scrub.start()
 
     def _caught_up(self) -> bool:
         return self.applier.machine.applied_index >= self._recovered_commit_index
@@ -392,6 +402,7 @@ class Node:
         self.reads.fail_all(ErrorKind.STOPPED)
         self.leases.fail_all(ErrorKind.STOPPED)
         self.membership.fail_all(ErrorKind.STOPPED)
+        await self.scrub.stop()
         await self.snapshots.stop()
         await self.network.stop()
         closed: asyncio.Future[WalError | None] = self.loop.create_future()

@@ -27,6 +27,7 @@ from wal.snapshot_file import (
     SnapshotReader,
     SnapshotWriter,
     prune,
+    set_aside,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class SnapshotKeeper:
         self._ready: tuple[SnapshotMeta, SnapshotFile, StateMachine] | None = None
         self._retry_at = 0.0
         self._unproven = False
+        self._wanted = False
         self._proven_index = latest.meta.index if latest else 0
         self._rebuilding = driver.raft.required_index > 0
         self._stopped = False
@@ -128,7 +130,7 @@ class SnapshotKeeper:
         if self._taking is not None or now < self._retry_at or self._rebuilding:
             return
         full = self._wal.disk_full
-        if not full and not self._grown():
+        if not full and not self._wanted and not self._grown():
             return
         if full:
             # Only a snapshot lets the log shrink. Its own preparation waits: it must not fill the
@@ -146,6 +148,38 @@ class SnapshotKeeper:
             self._taking.add_done_callback(self._taken)
         return self._taking
 
+    async def discard(self, name: str) -> None:
+        """A file was found damaged: set it aside, and take another snapshot as soon as there is
+        anything to take.
+
+        Raises:
+            WalError: The disk refused.
+        """
+        directory = self._directory
+        if self.latest is not None and self.latest.path == f"{directory}/{name}":
+            self.latest = None
+        self._wanted = True
+        await in_lane(self._lane, lambda: set_aside(self._disk, directory, name))
+
+    async def begin_log_anew(self) -> bool:
+        """A segment was found damaged: take a snapshot, and write behind it what follows it.
+
+        Returns:
+            Whether that is under way; not if memory lacks, by now, some of what would be needed.
+
+        Raises:
+            WalError: The disk refused.
+            KvError: The member stops.
+        """
+        file = await self._taken_now()
+        entries = self._driver.raft.written_after(file.meta.index)
+        if entries is None:
+            return False
+        anew = self._wal.begin_anew(self._driver.queued_seq, entries, file.meta)
+        if anew:
+            self._proven_index = file.meta.index
+        return anew
+
     async def current(self) -> SnapshotFile:
         """A snapshot with all that is applied by now: the latest if it has that, or a new one.
 
@@ -159,6 +193,10 @@ class SnapshotKeeper:
         latest = self.latest
         if latest is not None and latest.meta.index >= self._driver.applier.machine.applied_index:
             return latest
+        return await self._taken_now()
+
+    async def _taken_now(self) -> SnapshotFile:
+        """What ``take`` comes to; whoever waits for it may be cancelled, and the taking goes on."""
         if self._stopped:
             raise ErrorKind.STOPPED.error()
         taking = self.take()
@@ -201,6 +239,7 @@ class SnapshotKeeper:
         # Queued behind all that it covers, so durable after it.
         self._wal.persist(self._driver.queued_seq, None, [], meta)
         self.taken_total += 1
+        self._wanted = False
         if self.latest is None or self.latest.meta.index < meta.index:
             # Else a newer one was installed meanwhile.
             self.latest = file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import Random
 
 import pytest
@@ -12,7 +13,7 @@ from raft.types import Entry, HardState, Index, NodeId, SnapshotMeta, Term
 from tests.wal.support import DIRECTORY, METADATA, Node, entries, mark, segments, state
 from wal.errors import CorruptError
 from wal.files import SECTOR_BYTES
-from wal.memory_disk import MemoryDisk
+from wal.memory_disk import MemoryDisk, PowerCutError
 from wal.record import Mark
 from wal.recovery import Recovered
 from wal.replay import Replay
@@ -83,6 +84,21 @@ def test_it_is_the_same_at_every_later_start_until_a_mark_covers_it() -> None:
         assert (recovered.complete, recovered.last_index) == (True, 7)
         assert recovered.snapshot_mark == mark(5, 6)
         assert recovered.entries == entries(6, 7, 7)
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_power_cut_while_it_is_opened_changes_nothing(steps: int) -> None:
+    node = over_segments()
+    node.disk.flip(segments(node.disk)[1], 700, 1)
+    node.disk.crash(Random(1))
+    node.disk.steps_left = steps
+    with suppress(PowerCutError):
+        Node(node.disk, metadata=None, judge=allow_gaps)
+    node.disk.crash(Random(steps))
+    for _ in range(2):
+        recovered = reopen(node.disk)
+        assert (recovered.complete, recovered.last_index) == (False, 60)
+        assert recovered.hard_state == state(1, commit_index=56)
 
 
 @pytest.mark.parametrize("kind", ["the newest batch", "the newest hard state", "no entry behind"])
@@ -197,7 +213,7 @@ def test_an_incarnation_is_not_used_again_though_the_batch_that_has_it_is_damage
     assert recovered.metadata.incarnation > incarnation
 
 
-class _Story:
+class Story:
     """A log as a member writes it, decided by a seed."""
 
     def __init__(self, seed: int, steps: int) -> None:
@@ -251,10 +267,10 @@ class _Story:
             self._write([], self.mark)
 
     def _more(self, _rng: Random) -> None:
-        self.node = Node(self._crashed(), metadata=None, judge=allow_gaps)
+        self.node = Node(self.crashed(), metadata=None, judge=allow_gaps)
         assert self.node.recovered.entries == self.log
 
-    def _crashed(self) -> MemoryDisk:
+    def crashed(self) -> MemoryDisk:
         self.node.disk.run_pending()
         self.node.disk.crash(Random(1))
         return self.node.disk
@@ -265,8 +281,8 @@ class _Story:
 def test_d3_damage_is_refused_or_leaves_term_vote_and_end_known(
     seed: int, steps: int, kind: str
 ) -> None:
-    story = _Story(seed, steps)
-    disk = story._crashed()
+    story = Story(seed, steps)
+    disk = story.crashed()
     incarnation = story.node.wal.metadata.incarnation
     rng = Random(seed + 1)
     path = rng.choice(segments(disk))
