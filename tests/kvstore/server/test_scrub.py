@@ -118,18 +118,18 @@ async def test_damage_after_damage_under_writes_is_mended_and_nothing_is_lost(
     await check_kept(cluster, crew)
 
 
-@scenario(1, scrub_bytes_per_second=16384)
+@scenario(1, snapshot_count=100_000, scrub_bytes_per_second=65536)
 async def test_the_rate_is_kept_and_what_is_sound_is_found_sound(cluster: Cluster) -> None:
     leader = await cluster.wait_leader()
     await put_many(leader, 0, 300)
     reader = leader.node.scrub
-    await cluster.wait(lambda: reader.bytes_total > 0)
-    started, before = cluster.loop.now, reader.bytes_total
-    await cluster.wait(lambda: reader.passes_total > 0)
-    assert reader.bytes_total - before <= 16384 * (cluster.loop.now - started)
-    assert reader.bytes_total >= 64 * 1024
+    started, before, passes = cluster.loop.now, reader.bytes_total, reader.passes_total
+    await cluster.wait(lambda: reader.passes_total == passes + 2)
+    read = reader.bytes_total - before
+    assert 300 * 1024 <= read <= 64 * 1024 + 65536 * (cluster.loop.now - started)
     assert reader.damaged_total == 0
-    assert b"\nkvstore_scrub_passes_total 1.0\n" in Metrics(leader.node).render()
+    text = f"\nkvstore_scrub_passes_total {passes + 2}.0\n"
+    assert text.encode() in Metrics(leader.node).render()
 
 
 @scenario(1, scrub_bytes_per_second=0)
