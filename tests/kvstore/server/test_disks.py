@@ -16,7 +16,7 @@ from kvstore.server.joining import ClusterView
 from kvstore.server.membership import MembershipKeeper
 from kvstore.server.network.base import Introduction, NetworkReceiver
 from kvstore.types import AlarmAction, AlarmRequest, AlarmType, CompactionRequest, PutRequest
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster, Host, ProcessLostError
 from tests.support.memory_network import MemoryNetwork
 from tests.support.scenario import scenario
 from tests.support.writer import check_kept, writers
@@ -42,6 +42,8 @@ async def test_a_failed_sync_ends_the_member_and_acknowledges_nothing(cluster: C
     await asyncio.sleep(8.0)
     assert not answered.done(), "a member that cannot go on answered"
     leader.crash()
+    with pytest.raises(ProcessLostError):
+        await answered
     leader.failure_expected = False
     await cluster.wait_leader()
     await leader.start()
