@@ -168,6 +168,19 @@ def test_damaged_segments_go_once_a_mark_covers_the_end() -> None:
     assert recovered.snapshot_mark == mark(60, 2)
 
 
+def test_nothing_goes_that_was_damaged_or_stands_before_it_while_entries_are_missing() -> None:
+    node = over_segments()
+    node.write(None, None, mark(10))
+    node.disk.flip(segments(node.disk)[1], 700, 1)
+    before = [segment_path(DIRECTORY, each.number) for each in node.wal.written()]
+    node.disk.crash(Random(1))
+    node = Node(node.disk, metadata=None, judge=allow_gaps)
+    assert not node.recovered.complete
+    node.wal.release(10)
+    node.disk.run_pending()
+    assert set(before) <= set(segments(node.disk))
+
+
 def test_a_segment_that_begins_with_an_installed_snapshot_does_not_tell_the_end() -> None:
     """What stands there repeats a mark: entries came behind it, in the segment that is damaged."""
     node = Node(MemoryDisk())

@@ -135,6 +135,22 @@ def test_a_damaged_segment_goes_with_all_before_it_once_what_follows_is_written_
     assert recovered.hard_state == state(1, commit_index=56)
 
 
+@pytest.mark.parametrize("behind", [0, 3])
+def test_it_is_whole_as_soon_as_it_is_durable_though_the_damage_is_still_there(behind: int) -> None:
+    node = over_segments()
+    damaged = segment_path(DIRECTORY, node.wal.written()[-1].number)
+    node.disk.flip(damaged, 700, 1)
+    node.write(None, None, mark(60 - behind))
+    kept = entries(61 - behind, 60, data=b"v" * 900)
+    assert node.wal.begin_anew(Seq(node.seq), kept, mark(60 - behind))
+    node.disk.run_next("wal")
+    assert damaged in segments(node.disk)
+    node.disk.crash(Random(3))
+    recovered = Node(node.disk, metadata=None).recovered
+    assert recovered.damage is not None
+    assert (recovered.entries, recovered.last_index) == (kept, 60)
+
+
 def test_the_log_is_written_on_while_it_is_written_anew() -> None:
     node = over_segments()
     node.persist(None, None, mark(55))
