@@ -23,7 +23,7 @@ import msgspec
 from sortedcontainers import SortedList
 
 from kvstore.budget import Budget, Sliced
-from kvstore.mvcc.dismantling import empty_dict, empty_list
+from kvstore.mvcc.dismantling import empty_dicts, empty_list
 from kvstore.mvcc.log import RevisionLog
 from kvstore.types import KeyValue
 
@@ -162,8 +162,7 @@ class KeyIndex:
 
     def dismantle(self, budget: Budget) -> Sliced[None]:
         """Let go of everything; unusable from the first slice on."""
-        for shard in self.shards:
-            yield from empty_dict(shard, budget)
+        yield from empty_dicts(self.shards, budget)
         # Taking the keys out one by one would keep the list in shape, at ten times the cost.
         pieces: list[list[bytes]] = self.keys._lists  # type: ignore[attr-defined]  # noqa: SLF001
         for piece in pieces:

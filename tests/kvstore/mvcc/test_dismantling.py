@@ -5,7 +5,7 @@ from collections.abc import Sized
 import pytest
 
 from kvstore.budget import CountedBudget, finish
-from kvstore.mvcc.dismantling import FREE_STEP
+from kvstore.mvcc.dismantling import FREE_STEP, empty_dicts
 from kvstore.mvcc.store import Store
 from kvstore.types import RangeRequest
 
@@ -74,3 +74,14 @@ def test_reads_under_way_are_waited_for():
     finish(dismantling, CountedBudget(1))
     with pytest.raises(AttributeError):
         store.get(b"k00000")
+
+
+@pytest.mark.parametrize("sizes", [(5 * FREE_STEP + 7, 0), (3, 2 * FREE_STEP, 3 * FREE_STEP + 4)])
+def test_how_often_the_budget_is_asked_does_not_depend_on_which_shard_has_what(
+    sizes: tuple[int, ...],
+):
+    """Hashes decide that, and differ from process to process; a look at the clock takes time."""
+    dicts = [dict.fromkeys(range(size)) for size in sizes]
+    slices = sum(1 for _ in empty_dicts(dicts, CountedBudget(1)))
+    assert not any(dicts)
+    assert slices == 6
