@@ -22,6 +22,8 @@ that.
 """
 NOBODY_UP_SECONDS = 0.1
 USER_EMPTY = ErrorKind.USER_EMPTY.error()
+LOST_TURN = (ErrorKind.MUTEX_SESSION_EXPIRED.error(), ErrorKind.ELECTION_NOT_LEADER.error())
+"""Who waits for a lock and is told this had a key for a while: that is not nothing."""
 
 Login = tuple[str, str]
 """A user's name and password."""
@@ -125,8 +127,11 @@ class Client:
             # The call may still happen: who goes on is another client.
             self.number = world.new_client_number()
         except KvError as error:
-            operation.outcome = Outcome.REFUSED
             operation.error = str(error)
+            if method in ("lock", "campaign") and error in LOST_TURN:
+                self.number = world.new_client_number()
+            else:
+                operation.outcome = Outcome.REFUSED
             self._stranger = error.code is Code.UNAUTHENTICATED or error == USER_EMPTY
         if operation.outcome is not Outcome.UNKNOWN:
             operation.returned_at = world.loop.now

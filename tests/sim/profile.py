@@ -113,9 +113,9 @@ PROFILES = {
         Profile(
             name="membership",
             sizes=(3, 3, 5),
-            seconds=30.0,
+            seconds=20.0,
             faults={"crash": 2, "pause": 1, "partition": 2, "restart": 1},
-            fault_every_seconds=4.0,
+            fault_every_seconds=3.0,
             waiting_for={"configuration appended": 2, "leader elected": 1, "joint consensus": 2},
             workloads={"members": 1, "register": 2, "append": 1, "watches": 1, "leadership": 1},
         ),

@@ -78,8 +78,9 @@ class _Crew:
     async def step(self) -> None:
         rows = await self._list()
         if rows is None:
-            # Perhaps until somebody is there who was let in: any member knows who that is.
-            await self._start_new(await self._list(linearizable=False) or [])
+            # Perhaps until somebody is there who was let in: a new machine finds that out itself.
+            for host in list(self._waiting.values()):
+                await self._join(host)
             return
         await self._reconcile(rows)
         voters = [row for row in rows if not row.isLearner]
@@ -120,9 +121,9 @@ class _Crew:
                 return
             await asyncio.sleep(0.3)
 
-    async def _list(self, *, linearizable: bool = True) -> list[Member] | None:
-        """Who the members are."""
-        listed = await self._client.call("member_list", MemberListRequest(linearizable))
+    async def _list(self) -> list[Member] | None:
+        """Who the members are, as of now."""
+        listed = await self._client.call("member_list", MemberListRequest(linearizable=True))
         return listed.response.members if listed.outcome is Outcome.OK else None
 
     async def _change(self, method: str, request: Any) -> None:
