@@ -276,19 +276,18 @@ class MemoryDisk:
         """Cut the power, perhaps in the middle of a job: lose what was not synced, locks, lanes and
         open files.
         """
-        self._cut_a_job(rng)
-        for lane in self.lanes:
-            # Whoever was asked to run the lane later finds nothing to do.
-            lane.jobs.clear()
-        self.lanes.clear()
-        self._locks.clear()
-        self.boots += 1
-        self.steps_left = None
+        self._let_go(rng)
         self._settle(lambda _name: rng.random() < 0.5)
         self._changes.clear()
         self._names = dict(self._durable_names)
         for inode in self._names.values():
             inode.crash(rng)
+
+    def forsake(self, rng: Random) -> None:
+        """Kill the process that uses it, perhaps in the middle of a job: locks, lanes and open
+        files are gone, while whatever was written stays, and is no more durable than before.
+        """
+        self._let_go(rng)
 
     def flip(self, path: str, offset: int, mask: int) -> None:
         """Damage one byte, for programs and after crashes alike."""
@@ -378,6 +377,16 @@ class MemoryDisk:
     def _move_durable(self, source: str, target: str) -> None:
         for name in [name for name in self._durable_names if name.startswith(source)]:
             self._durable_names[target + name[len(source) :]] = self._durable_names.pop(name)
+
+    def _let_go(self, rng: Random) -> None:
+        self._cut_a_job(rng)
+        for lane in self.lanes:
+            # Whoever was asked to run the lane later finds nothing to do.
+            lane.jobs.clear()
+        self.lanes.clear()
+        self._locks.clear()
+        self.boots += 1
+        self.steps_left = None
 
     def _cut_a_job(self, rng: Random) -> None:
         """Let one job that was under way come as far as it will."""

@@ -46,7 +46,6 @@ class Observer:
         """A process was started on a host, and its node made."""
         driver = host.node.driver
         self._trace.add("start", host.number, f"member {host.member_id:x}, term {driver.raft.term}")
-        self._marks.hit("restart" if host.disk.boots else "start", host.number)
         _around(driver, "_carry_out", lambda effects: self._on_effects(host, effects))
         _around(host.node.applier, "enqueue", lambda entries: self._on_committed(host, entries))
         _around(
@@ -63,6 +62,7 @@ class Observer:
         )
         _after(driver, "_turn", lambda: self._tell("on_turn", host))
         self._tell("on_start", host)
+        self._marks.hit("restart" if host.disk.boots else "start", host.number)
 
     def on_end(self, host: Host) -> None:
         """A process ended."""

@@ -38,18 +38,72 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
 
 
+EVERYWHERE = {
+    "votes before own vote is durable": 1.0,
+    "leader elected": 1.0,
+    "leader stepped down": 0.5,
+    "old leader still leads": 0.5,
+    "log truncated": 1.0,
+    "truncated in flight": 1.0,
+    "entries sent before their sync": 1.0,
+    "messages sent before the write was queued": 1.0,
+    "applied before the answer": 1.0,
+    "snapshot begun": 1.0,
+    "snapshot named": 1.0,
+    "snapshot marked": 1.0,
+    "snapshot sent": 1.0,
+    "snapshot installed": 1.0,
+    "segment prepared": 0.5,
+    "segment begun": 1.0,
+    "segment released": 0.5,
+    "configuration appended": 1.0,
+    "joint consensus": 0.5,
+    "transfer begun": 0.5,
+    "lease expiry proposed": 0.5,
+    "compaction applied": 0.5,
+    "restart": 0.5,
+}
+"""What a fault may wait for, whatever the profile: it strikes in the very step, wherever it is."""
+ENDINGS = {"crash": 3.0, "kill": 1.0, "kill and crash": 0.5, "restart": 0.5, "pause": 1.0}
+"""The ways in which a process ends, or stands still."""
+LINKS = {
+    "partition": 1.5,
+    "majority and minority": 1.0,
+    "leader isolated": 1.5,
+    "one-way cut": 1.0,
+    "bridge": 0.5,
+    "slow links": 1.0,
+    "bad weather": 1.0,
+    "links reset": 0.5,
+    "transfer broken": 0.5,
+}
+DISKS = {
+    "power cut at a disk step": 2.0,
+    "disk fails": 1.0,
+    "disk full": 0.5,
+    "disk stalls": 1.0,
+    "bit flipped": 1.0,
+    "write misdirected": 0.5,
+    "write lost": 0.5,
+    "machine lost": 0.5,
+}
+CLOCKS = {"suspend": 1.0, "clock drift": 1.0, "wall clock jump": 0.5}
+
+
+def _all(*kinds: tuple[dict[str, float], float]) -> dict[str, float]:
+    """Several tables of kinds in one, each scaled."""
+    return {kind: weight * scale for table, scale in kinds for kind, weight in table.items()}
+
+
 PROFILES = {
     profile.name: profile
     for profile in [
         Profile(
             name="default",
             sizes=(1, 3, 3, 3, 5),
-            faults={"crash": 3, "pause": 1, "partition": 2, "restart": 1},
-            waiting_for={
-                "votes before own vote is durable": 1,
-                "leader elected": 1,
-                "entries sent before their sync": 2,
-            },
+            faults=_all((ENDINGS, 1), (LINKS, 0.5), (DISKS, 0.4), (CLOCKS, 0.3))
+            | {"crash all": 0.3, "rolling restart": 0.1, "downgrade": 0.1},
+            waiting_for=EVERYWHERE,
             workloads={
                 "register": 3,
                 "append": 1,
@@ -122,8 +176,17 @@ PROFILES = {
         Profile(
             name="snapshots",
             sizes=(3, 3, 5),
-            faults={"crash": 3, "pause": 2, "partition": 2, "restart": 1},
-            waiting_for={"snapshot begun": 1, "snapshot marked": 1, "snapshot sent": 1},
+            faults=_all((ENDINGS, 1), (LINKS, 0.5))
+            | {"transfer broken": 3, "disk full": 1, "disk stalls": 1, "disk fails": 0.5},
+            waiting_for={
+                "snapshot begun": 1,
+                "snapshot named": 1,
+                "snapshot marked": 1,
+                "snapshot sent": 2,
+                "snapshot installed": 2,
+                "segment released": 1,
+            },
+            waiting_share=0.5,
             workloads={
                 "register": 2,
                 "bank": 1,
@@ -136,6 +199,51 @@ PROFILES = {
             },
             clock_costs=(0.000_01, 0.000_1),
             settings={"snapshot_count": 30, "snapshot_catchup_entries": 5},
+        ),
+        Profile(
+            name="network",
+            sizes=(3, 3, 5),
+            faults=_all((LINKS, 1), (ENDINGS, 0.1)),
+            waiting_for=EVERYWHERE,
+            waiting_share=0.2,
+            fault_every_seconds=1.0,
+            workloads={"register": 3},
+        ),
+        Profile(
+            name="disk",
+            sizes=(3, 3, 5),
+            faults=_all((DISKS, 1), (ENDINGS, 0.1)),
+            waiting_for=EVERYWHERE,
+            seconds=20.0,
+            workloads={"register": 3},
+            settings={"snapshot_count": 60},
+        ),
+        Profile(
+            name="crash",
+            sizes=(1, 3, 3, 5),
+            faults=_all((ENDINGS, 1))
+            | {"crash all": 1, "power cut at a disk step": 2, "rolling restart": 0.3},
+            waiting_for=EVERYWHERE,
+            waiting_share=0.6,
+            fault_every_seconds=0.8,
+            workloads={"register": 3},
+            settings={"snapshot_count": 60},
+        ),
+        Profile(
+            name="clocks",
+            sizes=(3, 3, 5),
+            faults=_all((CLOCKS, 1), (ENDINGS, 0.1), (LINKS, 0.2)),
+            waiting_for=EVERYWHERE,
+            workloads={"register": 3},
+        ),
+        Profile(
+            name="large",
+            sizes=(5, 7),
+            seconds=30.0,
+            faults=_all((ENDINGS, 1), (LINKS, 1), (DISKS, 0.5), (CLOCKS, 0.3))
+            | {"crash all": 0.3, "rolling restart": 0.3, "downgrade": 0.2},
+            waiting_for=EVERYWHERE,
+            workloads={"register": 5},
         ),
     ]
 }

@@ -14,14 +14,19 @@ from tests.checking.judge import judge
 from tests.checking.violation import ViolationError
 from tests.sim.checkers import all_checkers
 from tests.sim.client import Client
+from tests.sim.disk import SimDisk
 from tests.sim.faults import FAULTS
+from tests.sim.machines import Machines
 from tests.sim.marks import Marks
 from tests.sim.observer import Observer
 from tests.sim.schedule import Fault, size_of
+from tests.sim.situations import Situations
 from tests.sim.trace import NOBODY, Trace
 from tests.sim.truth import Truth
 from tests.sim.workloads import WORKLOADS
 from tests.support.cluster import Cluster, Host
+from tests.support.virtual_loop import current_process
+from wal.memory_disk import PowerCutError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 READY_SECONDS_MAX = 30.0
 RECOVERY_SECONDS_MAX = 60.0
 """So long after the last fault the cluster may take to serve, and its members to agree."""
+MARKS_TRACED_MAX = 20
+"""What comes up more often is no longer rare; the trace has the first ones."""
 LAST_WORDS_SECONDS_MAX = 60.0
 """So long after that clients may take to come to their end."""
 
@@ -66,10 +73,15 @@ class World:
         self.marks.on_hit = self._on_mark
         self.history = History()
         self.violated: asyncio.Future[ViolationError] = loop.create_future()
-        self.cluster = Cluster(loop, seed, size_of(seed, profile), **profile.settings)
+        self.cluster = Cluster(
+            loop, seed, size_of(seed, profile), new_disk=SimDisk, **profile.settings
+        )
         self.observer = Observer(self.trace, self.marks, self.report)
         self.truth = Truth(self)
         self.observer.checkers = [self.truth, *all_checkers(self)]
+        self.machines = Machines(self)
+        self.situations = Situations(self.marks)
+        self.cluster.on_node.append(self.situations.on_node)
         self.cluster.on_node.append(self.observer.on_node)
         self.changing_members = asyncio.Lock()
         """Held by whoever changes the members: operators do not get into each other's way."""
@@ -111,6 +123,12 @@ class World:
         self.observer.on_end(host)
         host.crash()
 
+    def kill(self, host: Host) -> None:
+        """SIGKILL: the process is gone, the machine and what it has not synced yet are not."""
+        self.trace.add("kill", host.number, "SIGKILL")
+        self.observer.on_end(host)
+        host.kill()
+
     async def stop(self, host: Host) -> None:
         """SIGTERM, unless it had one."""
         process = host.process
@@ -123,9 +141,8 @@ class World:
             self.observer.on_end(host)
 
     async def start(self, host: Host) -> None:
-        """Start a process on what the disk holds, unless one runs."""
-        if not host.up:
-            await host.start()
+        """Start a process on what the disk holds, unless one runs or the machine was given up."""
+        await self.machines.start(host)
 
     # --- the run ----------------------------------------------------------------------------------
 
@@ -193,7 +210,8 @@ class World:
         self._waiting.clear()
 
     def _on_mark(self, mark: str, member: int) -> None:
-        self.trace.add("mark", member, mark)
+        if self.marks.counts[mark] <= MARKS_TRACED_MAX:
+            self.trace.add("mark", member, mark)
         for fault in self._waiting:
             if fault.on == mark:
                 self._waiting.remove(fault)
@@ -202,7 +220,11 @@ class World:
                     # The very member that is in the situation.
                     fault = msgspec.structs.replace(fault, victim=numbers.index(member), on="")
                 self._strike(fault)
-                return
+                break
+        process = current_process()
+        if process is not None and not process.alive:
+            # It has just died, in the middle of this step.
+            raise PowerCutError
 
     def _strike(self, fault: Fault) -> None:
         self.trace.add("fault", NOBODY, f"{fault.number} {fault.kind} {fault.amount:.2f}")
@@ -213,12 +235,13 @@ class World:
 
     async def _recover(self) -> None:
         """End all faults, and wait till the cluster serves and its members agree (liveness)."""
-        if self._striking:
-            await asyncio.wait(self._striking)
-            for task in self._striking:
-                task.result()
+        while self._striking:
+            task = self._striking.pop()
+            await asyncio.wait([task])
+            task.result()
         self.cluster.wire.heal()
-        for host in self.cluster.hosts:
+        await self.machines.settle()
+        for host in list(self.cluster.hosts):
             await self.start(host)
         client = Client(self, random.Random(f"last {self.seed}"))
         give_up = self.loop.now + RECOVERY_SECONDS_MAX
@@ -236,6 +259,7 @@ class World:
         except AssertionError as error:
             raise ViolationError("equality", str(error)) from error
         self.history.ended_at = self.loop.now
+        await self.machines.settle()
         if not judge(self.history):
             self.marks.hit("history undecided")
         for checker in self.observer.checkers:

@@ -74,7 +74,11 @@ class Host:
         self.cluster = cluster
         self.number = number
         self.config = config
-        self.disk = MemoryDisk()
+        self.disk = cluster.new_disk()
+        self.clock_rate = 1.0
+        """How many times as fast as the loop's time this machine's clock runs."""
+        self.wall_offset_seconds = 0.0
+        """How far this machine's idea of the time of day is off."""
         self.process: Process | None = None
         self._node: Node | None = None
         self._service: Service | None = None
@@ -139,6 +143,7 @@ class Host:
         loop = cluster.loop
         assert not self.up, f"member {self.number} is up"
         self.process = process = loop.new_process(self.config.name)
+        process.set_clock_rate(self.clock_rate)
         rng = random.Random(cluster.rng.getrandbits(64))
         delays = random.Random(cluster.rng.getrandbits(64))
         self.disk.schedule = lambda run: loop.call_later(delays.uniform(*DISK_SECONDS), run)
@@ -152,7 +157,7 @@ class Host:
             rng,
             check_invariants=True,
             read_file=FILES.__getitem__,
-            wall_clock=lambda: EPOCH_SECONDS + loop.now,
+            wall_clock=lambda: EPOCH_SECONDS + loop.now + self.wall_offset_seconds,
         )
         return process, environment
 
@@ -173,6 +178,8 @@ class Host:
         try:
             node = process.run(Node, self.config, environment, self.joining)
             self.adopt(node)
+            if not process.alive:
+                return
             node.failed.add_done_callback(self._on_failed, context=loop.nobody)
             await process.finish(node.start())
         except ProcessKilledError:
@@ -207,6 +214,11 @@ class Host:
         """Cut the power: what was not synced is lost, in whole, in part, or torn."""
         self._end()
         self.disk.crash(self.cluster.rng)
+
+    def kill(self) -> None:
+        """SIGKILL: the machine lives, and its disk keeps what was written, synced or not."""
+        self._end()
+        self.disk.forsake(self.cluster.rng)
 
     async def stop(self) -> None:
         """End the process cleanly."""
@@ -353,11 +365,21 @@ class Cluster:
         loop: The virtual loop that runs.
         seed: Decides everything that is left to chance.
         size: How many members.
+        new_disk: Makes each machine's disk.
         settings: Fields of ``ServerConfig``, the same for all.
     """
 
-    def __init__(self, loop: VirtualLoop, seed: int, size: int = 3, **settings: Any) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        seed: int,
+        size: int = 3,
+        *,
+        new_disk: Callable[[], MemoryDisk] = MemoryDisk,
+        **settings: Any,
+    ) -> None:
         self.loop = loop
+        self.new_disk = new_disk
         self.seed = seed
         self.rng = random.Random(seed)
         self.wire = Wire(loop, random.Random(self.rng.getrandbits(64)))
@@ -422,7 +444,7 @@ class Cluster:
         """Let virtual time go by until a condition holds."""
         give_up = self.loop.now + seconds_max
         while not condition():
-            assert self.loop.now < give_up, f"not within {seconds_max} s: {condition}"
+            assert self.loop.now < give_up, f"not within {seconds_max} s: {condition.__qualname__}"
             self.check()
             await asyncio.sleep(0.01)
 

@@ -4,13 +4,14 @@ As TCP does, a connection delivers what was sent in its order, or breaks. A dire
 holds frames back (they would be sent again until they arrive); when it stays cut for longer than
 ``silence_seconds`` the connection breaks, both ends hear of it, and what was under way is lost.
 While both ends live and hear each other they are linked again by and by.
+
+``Weather`` (``memory_pipe.py``) is worse than TCP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from itertools import combinations
@@ -22,7 +23,7 @@ from kvstore.server.network.base import (
     NetworkReceiver,
     SnapshotOffer,
 )
-from kvstore.server.network.framed import FRAME_BYTES_MAX, UNSENT_BYTES_MAX
+from tests.support.memory_pipe import Pipe, Weather
 
 if TYPE_CHECKING:
     from tests.support.virtual_loop import Process, VirtualLoop
@@ -33,55 +34,6 @@ PIECE_BYTES = 16 * 1024
 PIECE_SECONDS_MAX = 10.0
 
 
-class _Pipe:
-    """One direction of one connection."""
-
-    def __init__(self, wire: Wire, sender: int, receiver: int, on_frame: Callable[[bytes], None]):
-        self._wire = wire
-        self._sender = sender
-        self._receiver = receiver
-        self._on_frame = on_frame
-        self._frames: deque[tuple[float, bytes]] = deque()
-        self._last_due = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self.unsent_bytes = 0
-
-    def send(self, frame: bytes) -> bool:
-        if self.unsent_bytes > UNSENT_BYTES_MAX or len(frame) > FRAME_BYTES_MAX:
-            return False
-        self.unsent_bytes += len(frame)
-        due = self._wire.arrival(self._sender, self._receiver)
-        self._last_due = max(self._last_due, due)
-        self._frames.append((self._last_due, frame))
-        self.pump()
-        return True
-
-    def pump(self) -> None:
-        """See to it that the oldest frame arrives in its time, unless the way is cut."""
-        if (
-            self._timer is None
-            and self._frames
-            and self._wire.is_open(self._sender, self._receiver)
-        ):
-            self._timer = self._wire.call_at(self._frames[0][0], self._arrive)
-
-    def _arrive(self) -> None:
-        self._timer = None
-        now = self._wire.loop.now
-        frames = self._frames
-        while frames and frames[0][0] <= now and self._wire.is_open(self._sender, self._receiver):
-            frame = frames.popleft()[1]
-            self.unsent_bytes -= len(frame)
-            self._wire.frames_total += 1
-            self._on_frame(frame)
-        self.pump()
-
-    def close(self) -> None:
-        self._frames.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-
-
 class _Connection:
     """Two members, linked."""
 
@@ -90,7 +42,7 @@ class _Connection:
         self.ends = ends
         self.open = True
         self._pipes = {
-            sender.member_id: _Pipe(
+            sender.member_id: Pipe(
                 wire,
                 sender.member_id,
                 receiver.member_id,
@@ -156,6 +108,7 @@ class _Transfer:
                 piece = await read(offset, min(PIECE_BYTES, offer.size_bytes - offset))
                 self._wire.count_transferred(self, len(piece))
                 offset += len(piece)
+                piece = self._wire.spoilt(piece)
                 verdict = await self._ask(partial(self._inbox.put_nowait, piece))
             if verdict != "":
                 raise NetworkError(f"the receiver says: {verdict}")
@@ -302,6 +255,12 @@ class Wire:
         self.transfers: list[_Transfer] = []
         self.break_transfer_after_bytes: int | None = None
         """The next transfer breaks once it has carried so much."""
+        self.weather: dict[tuple[int, int], Weather] = {}
+        """By sender and receiver; none is fair weather."""
+        self.frames_lost = 0
+        self.frames_repeated = 0
+        self.pieces_to_spoil = 0
+        """So many of the next pieces of snapshots arrive with a bit flipped."""
         self.transfers_broken = 0
         self.transferred_bytes = 0
         self.resumed_bytes = 0
@@ -354,6 +313,18 @@ class Wire:
             self.transfers_broken += 1
             transfer.break_off()
 
+    def spoilt(self, piece: bytes) -> bytes:
+        """A piece of a snapshot as it arrives."""
+        if not self.pieces_to_spoil:
+            return piece
+        self.pieces_to_spoil -= 1
+        return piece[:-1] + bytes([piece[-1] ^ 1])
+
+    def count_weather(self, arrivals: list[float]) -> None:
+        """So often a frame arrives that was sent once."""
+        self.frames_lost += not arrivals
+        self.frames_repeated += len(arrivals) > 1
+
     def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
         """A timer of the network's own: no process's death or pause concerns it."""
         return self.loop.call_at(when, callback, context=self.loop.nobody)
@@ -376,7 +347,8 @@ class Wire:
             ends = self._ends[one], self._ends[other]
             if other in ends[0].links or not self._acquainted(ends):
                 continue
-            if self._both_open(one, other) and not self._refusal(ends):
+            awake = not any(end.process.paused for end in ends)
+            if awake and self._both_open(one, other) and not self._refusal(ends):
                 _Connection(self, ends)
             else:
                 missing = True
@@ -457,6 +429,7 @@ class Wire:
         """Let everything through again."""
         self._cut.clear()
         self._slow.clear()
+        self.weather.clear()
         for end in self._ends.values():
             for link in end.links.values():
                 link.pump()

@@ -42,6 +42,8 @@ class Operator:
         self._disturb = disturb
 
     async def _ask(self, method: str, request: Any) -> Any:
+        while not self._cluster.up:  # noqa: ASYNC110 - nobody tells, and it costs nothing
+            await asyncio.sleep(PAUSE_SECONDS)
         return await self._rng.choice(self._cluster.up).call(method, request)
 
     async def members(self) -> list[Member]:
@@ -88,7 +90,7 @@ class Operator:
 
     async def promote(self, host: Host) -> None:
         """Let a learner vote."""
-        own = host.member_id
+        own = host.known_id
         await self._step(
             "member_promote",
             MemberPromoteRequest(own),

@@ -6,16 +6,21 @@ no sockets, no threads and no wall clock, so a run is decided by its seed alone.
 A ``Process`` stands for one operating system process. Whatever is scheduled from within it (timers,
 tasks, deliveries to it) belongs to it, by a context variable that every callback inherits. Once it
 is killed none of that runs any more, exactly as after SIGKILL; while it is paused all of it waits,
-as after SIGSTOP.
+as after SIGSTOP. A process looks at a clock of its own, which may be fast or slow, and which may
+have stood still while the process was paused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from wal.memory_disk import PowerCutError
 
 T = TypeVar("T")
 L = TypeVar("L", bound="VirtualLoop")
@@ -27,6 +32,9 @@ CLOCK_COST_SECONDS = 0.000_01
 would never end here.
 """
 
+NEVER_SECONDS = 1e9
+"""Timers of a clock that stands still are put off by this."""
+
 
 class DeadlockError(Exception):
     """Somebody waits, and nothing will ever happen."""
@@ -34,6 +42,29 @@ class DeadlockError(Exception):
 
 class ProcessKilledError(Exception):
     """The process that was to do something was killed before it had done it."""
+
+
+class Clock:
+    """The monotonic clock of one process: how it maps onto the loop's time."""
+
+    __slots__ = ("_loop_then", "_then", "rate")
+
+    def __init__(self) -> None:
+        self.rate = 1.0
+        self._loop_then = 0.0
+        self._then = 0.0
+
+    def at(self, loop_time: float) -> float:
+        """What it shows at a time of the loop."""
+        return self._then + (loop_time - self._loop_then) * self.rate
+
+    def when(self, shown: float) -> float:
+        """The time of the loop at which it shows this."""
+        return self._loop_then + (shown - self._then) / self.rate
+
+    def set(self, loop_time: float, shown: float, rate: float) -> None:
+        """From this time of the loop on, go on from what is to be shown then, at this rate."""
+        self._loop_then, self._then, self.rate = loop_time, shown, rate
 
 
 class Process:
@@ -47,7 +78,9 @@ class Process:
         self.context.run(_process.set, self)
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.ended: asyncio.Future[None] = loop.create_future()
-        self._paused = False
+        self.clock = Clock()
+        self.paused = False
+        self._stopped_at: float | None = None
         self._held: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
@@ -71,32 +104,60 @@ class Process:
         task = self.spawn(work)
         both: list[asyncio.Future[Any]] = [task, self.ended]
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        if not self.alive or not task.done():
             raise ProcessKilledError(self.name)
         return task.result()
 
     def execute(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         """Run a callback that is due, unless this process is dead or stopped."""
-        if self._paused:
+        if self.paused:
             self._held.append((callback, args))
         elif self.alive:
             callback(*args)
 
-    def pause(self) -> None:
-        """SIGSTOP: whatever is due from now on waits."""
-        self._paused = True
+    def pause(self, *, with_clock: bool = False) -> None:
+        """SIGSTOP: whatever is due from now on waits.
+
+        Args:
+            with_clock: Its clock stands still too, as when a whole virtual machine is suspended.
+        """
+        self.paused = True
+        if with_clock and self._stopped_at is None:
+            self._stopped_at = self._loop.now
+            self._loop.move_timers(self, lambda when: when + NEVER_SECONDS)
 
     def resume(self) -> None:
         """SIGCONT: what waited runs, in its order, before anything newer."""
-        self._paused = False
-        while self._held and not self._paused:
+        self.paused = False
+        if self._stopped_at is not None and self.alive:
+            stopped_at, self._stopped_at = self._stopped_at, None
+            now, clock = self._loop.now, self.clock
+            clock.set(now, clock.at(stopped_at), clock.rate)
+            stood = now - stopped_at
+            self._loop.move_timers(
+                self, lambda when: when + stood - (NEVER_SECONDS if when >= NEVER_SECONDS else 0.0)
+            )
+        while self._held and not self.paused:
             callback, args = self._held.popleft()
             self.call_soon(callback, *args)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether its clock stands still."""
+        return self._stopped_at is not None
+
+    def set_clock_rate(self, rate: float) -> None:
+        """Let its clock run this many times as fast as the loop's from now on."""
+        clock, now = self.clock, self._loop.now
+        before = Clock()
+        before.set(now, clock.at(now), clock.rate)
+        clock.set(now, clock.at(now), rate)
+        self._loop.move_timers(self, lambda when: clock.when(before.at(when)))
 
     def kill(self) -> None:
         """SIGKILL: nothing of it ever runs again."""
         self.alive = False
-        self._paused = False
+        self.paused = False
         self._held.clear()
         if not self.ended.done():
             self.ended.set_result(None)
@@ -106,8 +167,17 @@ class Process:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # silence is meant here
             work = task.get_coro()
             assert work is not None, "every task runs a coroutine"
-            self.run(work.close)
+            if getattr(work, "cr_running", False):
+                # It is in the middle of this very step, and unwinds by what is raised there.
+                continue
+            with suppress(PowerCutError):
+                self.run(work.close)
         self.tasks.clear()
+
+
+def current_process() -> Process | None:
+    """The process whose code runs at this moment; None if it is the network's, or a test's."""
+    return _process.get()
 
 
 class _Leap:
@@ -141,7 +211,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._selector = _Leap(self)
         # Timers closer together than this run in the same turn.
         self._clock_resolution = 1e-9
-        self.set_exception_handler(lambda _, failure: self.failures.append(failure))
+        self.set_exception_handler(lambda _, failure: self._on_failure(failure))
 
     def new_process(self, name: str) -> Process:
         """A process with nothing in it yet."""
@@ -149,10 +219,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._processes.append(process)
         return process
 
+    def _on_failure(self, failure: dict[str, Any]) -> None:
+        # The power went: whoever cut it knows.
+        if not isinstance(failure.get("exception"), PowerCutError):
+            self.failures.append(failure)
+
     def time(self) -> float:
-        """Now, a little later at each look."""
+        """Now, a little later at each look, on the clock of the process that looks."""
         self.now += self.clock_cost_seconds
-        return self.now
+        process = _process.get()
+        return self.now if process is None else process.clock.at(self.now)
+
+    def move_timers(self, process: Process, moved: Callable[[float], float]) -> None:
+        """Put each timer of a process to another time."""
+        timers: list[Any] = self._scheduled  # type: ignore[attr-defined]  # asyncio's own heap
+        for timer in timers:
+            if timer._context.get(_process) is process:
+                timer._when = max(self.now, moved(timer._when))
+        heapq.heapify(timers)
 
     def _process_events(self, event_list: list[object]) -> None:
         """Nothing comes from outside."""
@@ -188,6 +272,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = context.get(_process)
         if process is None:
             return super().call_at(when, callback, *args, context=context)
+        when = process.clock.when(when)
         if not process.alive:
             return asyncio.TimerHandle(when, callback, args, self, context)
         return super().call_at(when, process.execute, callback, args, context=context)

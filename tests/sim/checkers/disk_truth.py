@@ -88,7 +88,11 @@ class DiskTruth(NodeChecker):
         durable.take_in(log.slice(Index(log.base_index + 1), log.last_index))
         before = self.of.get(host.member_id)
         if before is not None:
-            _check_recovered(host, before, durable)
+            if core.required_index:
+                # It lost entries, and knows it: it takes no part until it has them again.
+                _check_vote(host, before.hard_state, durable.hard_state)
+            else:
+                _check_recovered(host, before, durable)
         self.of[host.member_id] = durable
         self._follow(host, durable)
 
@@ -118,21 +122,31 @@ class DiskTruth(NodeChecker):
         wal._lane = Followed()
 
 
-def _check_recovered(host: Host, before: Durable, after: Durable) -> None:
-    """More may have survived than was synced, never less."""
-    old, new = before.hard_state, after.hard_state
+def _check_vote(host: Host, old: HardState, new: HardState) -> None:
+    """Term and vote are there again, whatever else was lost."""
     who = f"member {host.number}"
-    if new.term < old.term or new.commit_index < old.commit_index:
+    if new.term < old.term:
         raise ViolationError(
             "monotonic state",
-            f"{who} had term {old.term} and commit index {old.commit_index} on its disk, and came "
-            f"back with {new.term} and {new.commit_index}",
+            f"{who} had term {old.term} on its disk, and came back with {new.term}",
         )
     if new.term == old.term and old.voted_for not in (0, new.voted_for):
         raise ViolationError(
             "one vote a term",
             f"{who} had voted for {old.voted_for:x} in term {old.term}, and came back with "
             f"{new.voted_for:x}",
+        )
+
+
+def _check_recovered(host: Host, before: Durable, after: Durable) -> None:
+    """More may have survived than was synced, never less."""
+    _check_vote(host, before.hard_state, after.hard_state)
+    who = f"member {host.number}"
+    old, new = before.hard_state.commit_index, after.hard_state.commit_index
+    if new < old:
+        raise ViolationError(
+            "monotonic state",
+            f"{who} had commit index {old} on its disk, and came back with {new}",
         )
     for index, term in before.terms.items():
         if after.holds(index, term):

@@ -1,0 +1,284 @@
+"""Keeps the machines of a run going: an init system that starts what ended, an operator who puts a
+new machine in the place of one whose disk is damaged, and the account of how much is damaged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kvstore.errors import KvstoreError, RemovedError
+from raft.errors import RaftError
+from tests.checking.history import Outcome
+from tests.checking.violation import ViolationError
+from tests.sim.client import Client
+from tests.support.cluster import ProcessLostError
+from tests.support.operator import Operator
+from wal.errors import DiskError, WalError
+from wal.memory_disk import PowerCutError
+
+if TYPE_CHECKING:
+    from tests.sim.disk import SimDisk
+    from tests.sim.world import World
+    from tests.support.cluster import Host
+    from tests.support.virtual_loop import Process
+
+RESTART_SECONDS = 0.5
+"""How long the init system waits before it starts again what ended by itself."""
+POWER_SECONDS_MAX = 2.0
+STOP_SECONDS_MAX = 10.0
+"""So long a process may take to end before it is killed."""
+READY_SECONDS_MAX = 30.0
+FAILURES_MAX = 2
+"""A damaged member that ends by itself more often than this is replaced."""
+POLL_SECONDS = 0.1
+
+
+class Machines:
+    """All machines of a run.
+
+    Attributes:
+        damaged: Members whose durable state is in doubt, by number, and what was done to it: a
+            damaged disk, or a new machine that does not vote yet in the place of such a one.
+        excused: Members that may end by themselves, or fail to start, for a while, and why.
+        refused: What members said that would not start on their disks, in order.
+        replaced_total: How many were replaced.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.damaged: dict[int, str] = {}
+        self.excused: dict[int, str] = {}
+        self.refused: list[tuple[int, Exception]] = []
+        self.replaced_total = 0
+        self._failures: dict[int, int] = {}
+        self._starting: list[int] = []
+        self._given_up: list[int] = []
+        self._rng = random.Random(f"machines {world.seed}")
+        self._tasks: list[asyncio.Task[None]] = []
+        world.cluster.on_node.append(self._on_node)
+
+    # --- starting and ending ----------------------------------------------------------------------
+
+    def disk(self, host: Host) -> SimDisk:
+        """A host's disk."""
+        from tests.sim.disk import SimDisk
+
+        assert isinstance(host.disk, SimDisk), "every machine here has one"
+        return host.disk
+
+    def is_ours(self, host: Host) -> bool:
+        """Whether a machine is to run: it is part of the cluster, was started once, and nobody has
+        given it up.
+        """
+        begun = host.known_id != 0 or host.joining is not None
+        hosts = self._world.cluster.hosts
+        return begun and host in hosts and host.number not in self._given_up
+
+    async def start(self, host: Host, *, power_cut_after_steps: int | None = None) -> None:
+        """Start a process on what the disk holds, unless one runs, and go on until it does.
+
+        Args:
+            host: Whose.
+            power_cut_after_steps: The power goes once more while it recovers, after so many steps
+                of the disk.
+        """
+        if host.number in self._starting or host.up or not self.is_ours(host):
+            return
+        self._starting.append(host.number)
+        try:
+            await self._start(host, power_cut_after_steps)
+        finally:
+            self._starting.remove(host.number)
+
+    async def _start(self, host: Host, steps: int | None) -> None:
+        while self.is_ours(host) and not host.up:
+            disk = self.disk(host)
+            disk.steps_left = steps
+            disk.on_power_cut = None
+            self._world.situations.follow_disk(host)
+            steps = None
+            try:
+                await host.start()
+            except PowerCutError:
+                self._world.marks.hit("power cut in recovery", host.number)
+            except (WalError, KvstoreError, RaftError, OSError) as error:
+                self._on_refusal(host, error)
+            if not host.up:
+                await asyncio.sleep(RESTART_SECONDS)
+
+    def _on_refusal(self, host: Host, error: Exception) -> None:
+        world = self._world
+        world.trace.add("refusal", host.number, str(error))
+        if isinstance(error, DiskError | OSError) and host.number in self.excused:
+            return
+        if host.number not in self.damaged:
+            text = f"member {host.number} does not start, and nothing was done to it: {error}"
+            world.report(ViolationError("recovery", text))
+            return
+        world.marks.hit("start refused", host.number)
+        self.refused.append((host.number, error))
+        self.replace_soon(host)
+
+    def _on_node(self, host: Host) -> None:
+        # Whether it may end by itself is judged here, and not by the cluster.
+        host.failure_expected = True
+        world, process = self._world, host.process
+        disk = self.disk(host)
+        disk.on_power_cut = partial(self._on_power_cut, host)
+        assert process is not None, "its node was made"
+        host.node.failed.add_done_callback(
+            lambda failed: self._on_failed(host, process, failed), context=world.loop.nobody
+        )
+
+    def _on_power_cut(self, host: Host) -> None:
+        """The power goes at a step of the disk; it comes back by and by."""
+        self._world.crash(host)
+        self.spawn(self._power_again(host))
+
+    async def _power_again(self, host: Host) -> None:
+        await asyncio.sleep(self._rng.random() * POWER_SECONDS_MAX)
+        await self.start(host)
+
+    def _on_failed(
+        self, host: Host, process: Process, failed: asyncio.Future[BaseException]
+    ) -> None:
+        error = failed.result()
+        if isinstance(error, RemovedError) or host.process is not process or not process.alive:
+            return
+        world = self._world
+        world.trace.add("failure", host.number, f"{type(error).__name__}: {error}")
+        number = host.number
+        if number not in self.excused and number not in self.damaged:
+            violation = ViolationError("no surprise", f"member {number} ended by itself: {error}")
+            violation.__cause__ = error
+            world.report(violation)
+            return
+        world.marks.hit("member ended by itself", number)
+        self._failures[number] = self._failures.get(number, 0) + 1
+        if number in self.damaged and self._failures[number] > FAILURES_MAX:
+            self.replace_soon(host)
+        else:
+            self.spawn(self._restart(host, process))
+
+    async def _restart(self, host: Host, process: Process) -> None:
+        await self._end(host, process)
+        await asyncio.sleep(RESTART_SECONDS)
+        await self.start(host)
+
+    async def _end(self, host: Host, process: Process) -> None:
+        """Let a process end as it does by itself; kill it if it does not."""
+        if process.alive:
+            stopping = self._world.loop.create_task(self._world.stop(host))
+            await asyncio.wait([stopping], timeout=STOP_SECONDS_MAX)
+            if stopping.done():
+                stopping.result()
+            elif host.process is process and host.up:
+                self._world.kill(host)
+
+    async def going(self, host: Host) -> None:
+        """Wait until a member goes that could not for a while: whatever it is excused for ends."""
+        give_up = self._world.loop.now + READY_SECONDS_MAX
+        while self._world.loop.now < give_up and self.is_ours(host):
+            if host.up and not host.node.failed.done():
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin something that has to come to its end before the run is judged."""
+        self._tasks.append(self._world.loop.create_task(work, context=self._world.loop.nobody))
+
+    async def settle(self) -> None:
+        """Wait until all that was begun has ended; nothing that was planned happens any more."""
+        for host in self._world.cluster.up:
+            host.disk.steps_left = None
+            host.disk.failures.clear()
+        while self._tasks:
+            task = self._tasks.pop()
+            await asyncio.wait([task])
+            task.result()
+
+    # --- damage -----------------------------------------------------------------------------------
+
+    def may_damage(self, host: Host) -> bool:
+        """Whether the cluster can bear that this member's durable state is damaged too."""
+        if not self.is_ours(host):
+            return False
+        damaged = {number for number in self.damaged if number != host.number}
+        return len(damaged) < (self._voters() - 1) // 2
+
+    def _voters(self) -> int:
+        """The voters of the smallest configuration that anybody who is up has in force."""
+        voters = [len(self._world.cluster.hosts)]
+        for host in self._world.cluster.up:
+            configuration = host.node.driver.raft.configuration
+            voters.append(len(configuration.voters))
+            if configuration.voters_outgoing:
+                voters.append(len(configuration.voters_outgoing))
+        return min(voters)
+
+    def damage(self, host: Host, what: str) -> None:
+        """Note that a member's durable state was damaged; ``may_damage`` allowed it."""
+        self._world.trace.add("damage", host.number, what)
+        self.damaged[host.number] = what
+
+    async def mend(self, host: Host) -> None:
+        """Wait till a damaged member that was started again is whole, or was replaced."""
+        give_up = self._world.loop.now + READY_SECONDS_MAX
+        while self._world.loop.now < give_up and host.number in self.damaged:
+            if host.up and host.node.ready.is_set() and not _is_mute(host):
+                self._failures.pop(host.number, None)
+                del self.damaged[host.number]
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    def replace_soon(self, host: Host) -> None:
+        """Have the operator put a new machine in the place of this one."""
+        if host.number not in self._given_up:
+            self._given_up.append(host.number)
+            self.damaged.setdefault(host.number, "given up")
+            self.spawn(self._replace(host))
+
+    async def _replace(self, host: Host) -> None:
+        world = self._world
+        cluster = world.cluster
+        if host.process is not None:
+            await self._end(host, host.process)
+        async with world.changing_members:
+            if host not in cluster.hosts:
+                self.damaged.pop(host.number, None)
+                return
+            operator = _Operator(world, self._rng)
+            world.trace.add("replace", host.number, "removed")
+            await operator.remove(host)
+            new = cluster.new_host()
+            self.damaged[new.number] = f"in the place of {host.number}"
+            del self.damaged[host.number]
+            world.trace.add("replace", new.number, f"added in the place of {host.number}")
+            await operator.add(new, learner=True)
+            await operator.promote(new)
+            del self.damaged[new.number]
+            self.replaced_total += 1
+            world.marks.hit("member replaced", new.number)
+
+
+class _Operator(Operator):
+    """An operator who logs in where that is asked for, and waits for no answer for ever."""
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        super().__init__(world.cluster)
+        self._client = Client(world, random.Random(rng.getrandbits(64)))
+
+    async def _ask(self, method: str, request: Any) -> Any:
+        operation = await self._client.call(method, request)
+        if operation.outcome is not Outcome.OK:
+            raise ProcessLostError(operation.error)
+        return operation.response
+
+
+def _is_mute(host: Host) -> bool:
+    """Whether it waits for a snapshot, as it lost what it had acknowledged."""
+    return bool(host.node.driver.raft._core.required_index)
