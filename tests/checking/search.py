@@ -227,7 +227,7 @@ class Search:
         """Whoever may have written a revision that no answer claims: the likeliest first."""
         forced = self._evidence.forced.get(revision, set())
         wanted = self._wanted(revision)
-        nobody = not (self._alone or forced or revision in self._truth)
+        nobody = not (self._alone or forced or self._truth.get(revision))
         if nobody and not wanted:
             nobody = False
             yield _Choice([])
@@ -243,7 +243,7 @@ class Search:
             yield choice
         if nobody:
             yield _Choice([])
-        if not ranked and (self._alone or forced or revision in self._truth):
+        if not ranked and (self._alone or forced or self._truth.get(revision)):
             self._stuck(revision, f"nobody can have written revision {revision}", None)
 
     def _is_wanted_later(self, revision: int, choice: _Choice) -> bool:

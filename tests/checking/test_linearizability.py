@@ -17,6 +17,8 @@ from kvstore.types import (
     CompareTarget,
     DeleteRangeRequest,
     DeleteRangeResponse,
+    Event,
+    EventType,
     KeyValue,
     PutRequest,
     PutResponse,
@@ -203,3 +205,14 @@ def test_a_value_that_was_never_written_is_always_seen(seed: int, data: st.DataO
     falsified.response = RangeResponse(falsified.response.header, [kv], count=1)
     with pytest.raises(ViolationError):
         judge(history)
+
+
+def test_a_first_write_of_unknown_outcome_to_another_key_explains_its_revision() -> None:
+    first = KeyValue(b"k", 2, 2, 1, b"maybe")
+    second = KeyValue(b"other", 3, 3, 1, b"two")
+    truth = {2: [Event(EventType.PUT, first)], 3: [Event(EventType.PUT, second)]}
+    operations = [unknown(0, b"maybe"), put(2, 3, b"two", 3, key=b"other")]
+    assert judge(History(operations, truth=truth))
+    truth[2] = [Event(EventType.PUT, msgspec.structs.replace(first, value=b"nobody's"))]
+    with pytest.raises(ViolationError, match="revision 2"):
+        judge(History(operations, truth=truth))

@@ -41,6 +41,7 @@ class Observer:
         self._on_violation = on_violation
         self.checkers: list[NodeChecker] = []
         self._leaders: dict[int, int] = {}
+        self._known: dict[int, None] = {}
 
     def on_node(self, host: Host) -> None:
         """A process was started on a host, and its node made."""
@@ -62,7 +63,9 @@ class Observer:
         )
         _after(driver, "_turn", lambda: self._tell("on_turn", host))
         self._tell("on_start", host)
-        self._marks.hit("restart" if host.disk.boots else "start", host.number)
+        known = host.number in self._known
+        self._known[host.number] = None
+        self._marks.hit("restart" if known else "start", host.number)
 
     def on_end(self, host: Host) -> None:
         """A process ended."""
