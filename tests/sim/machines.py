@@ -46,6 +46,7 @@ class Machines:
         excused: Members that may end by themselves, or fail to start, for a while, and why.
         refused: What members said that would not start on their disks, in order.
         replaced_total: How many were replaced.
+        stalled: The processes that wait for a lane of their disk which stalls.
     """
 
     def __init__(self, world: World) -> None:
@@ -54,6 +55,7 @@ class Machines:
         self.excused: dict[int, str] = {}
         self.refused: list[tuple[int, Exception]] = []
         self.replaced_total = 0
+        self.stalled: list[Process | None] = []
         self._failures: dict[int, int] = {}
         self._starting: list[int] = []
         self._given_up: list[int] = []
@@ -205,10 +207,9 @@ class Machines:
 
     def may_damage(self, host: Host) -> bool:
         """Whether the cluster can bear that this member's durable state is damaged too."""
-        if not self.is_ours(host):
+        if not self.is_ours(host) or host.number in self.damaged:
             return False
-        damaged = {number for number in self.damaged if number != host.number}
-        return len(damaged) < (self._voters() - 1) // 2
+        return len(self.damaged) < (self._voters() - 1) // 2
 
     def _voters(self) -> int:
         """The voters of the smallest configuration that anybody who is up has in force."""
@@ -256,11 +257,11 @@ class Machines:
             await operator.remove(host)
             new = cluster.new_host()
             self.damaged[new.number] = f"in the place of {host.number}"
-            del self.damaged[host.number]
+            self.damaged.pop(host.number, None)
             world.trace.add("replace", new.number, f"added in the place of {host.number}")
             await operator.add(new, learner=True)
             await operator.promote(new)
-            del self.damaged[new.number]
+            self.damaged.pop(new.number, None)
             self.replaced_total += 1
             world.marks.hit("member replaced", new.number)
 

@@ -82,11 +82,14 @@ async def stall(world: World, fault: Fault, rng: random.Random) -> None:
     if host is None:
         return
     lane = rng.choice(LANES)
-    if all(other.name != lane for other in host.disk.lanes):
-        return
     process = host.process
+    stalled = world.machines.stalled
+    if process in stalled or all(other.name != lane for other in host.disk.lanes):
+        return
+    stalled.append(process)
     go_on = host.hang_disk(lane)
     await asyncio.sleep(fault.amount * STALL_SECONDS_MAX)
+    stalled.remove(process)
     if host.process is process and host.up:
         go_on()
 
