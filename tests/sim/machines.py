@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import KvstoreError, RemovedError
+from kvstore.types import Member, MemberPromoteRequest
 from raft.errors import RaftError
 from tests.checking.history import Outcome
 from tests.checking.violation import ViolationError
@@ -32,6 +33,8 @@ POWER_SECONDS_MAX = 2.0
 STOP_SECONDS_MAX = 10.0
 """So long a process may take to end before it is killed."""
 READY_SECONDS_MAX = 30.0
+STEP_SECONDS_MAX = 20.0
+STEPS_MAX = 12
 FAILURES_MAX = 2
 """A damaged member that ends by itself more often than this is replaced."""
 POLL_SECONDS = 0.1
@@ -236,6 +239,27 @@ class Machines:
                 return
             await asyncio.sleep(POLL_SECONDS)
 
+    # --- the operator -----------------------------------------------------------------------------
+
+    def new_host(self) -> Host:
+        """One more machine; it takes part in nothing before it joins."""
+        cluster = self._world.cluster
+        host = cluster.new_host()
+        cluster.hosts.remove(host)
+        return host
+
+    async def members(self) -> list[Member]:
+        """All members, as of now."""
+        return await _Operator(self._world, self._rng).members()
+
+    async def join(self, host: Host) -> None:
+        """Start a machine that was let in, and wait till it takes part."""
+        cluster = self._world.cluster
+        cluster.hosts.append(host)
+        self.damaged[host.number] = "votes, and is not there yet"
+        await _Operator(self._world, self._rng).join(host)
+        self.damaged.pop(host.number, None)
+
     def replace_soon(self, host: Host) -> None:
         """Have the operator put a new machine in the place of this one."""
         if host.number not in self._given_up:
@@ -248,22 +272,30 @@ class Machines:
         cluster = world.cluster
         if host.process is not None:
             await self._end(host, host.process)
-        async with world.changing_members:
-            if host not in cluster.hosts:
-                self.damaged.pop(host.number, None)
-                return
-            operator = _Operator(world, self._rng)
-            world.trace.add("replace", host.number, "removed")
-            await operator.remove(host)
-            new = cluster.new_host()
-            self.damaged[new.number] = f"in the place of {host.number}"
-            self.damaged.pop(host.number, None)
-            world.trace.add("replace", new.number, f"added in the place of {host.number}")
-            await operator.add(new, learner=True)
-            await operator.promote(new)
-            self.damaged.pop(new.number, None)
-            self.replaced_total += 1
-            world.marks.hit("member replaced", new.number)
+        operator = _Operator(world, self._rng)
+        world.trace.add("replace", host.number, "removed")
+        await self._insist(lambda: operator.let_go(host))
+        new = self.new_host()
+        self.damaged[new.number] = f"in the place of {host.number}"
+        self.damaged.pop(host.number, None)
+        cluster.hosts.append(new)
+        world.trace.add("replace", new.number, f"added in the place of {host.number}")
+        await self._insist(lambda: operator.let_in(new))
+        self.damaged.pop(new.number, None)
+        self.replaced_total += 1
+        world.marks.hit("member replaced", new.number)
+
+    async def _insist(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do a step of an operator, who lets others have their way in between: it may take a member
+        whom they were about to start until this one can go on.
+        """
+        for _ in range(STEPS_MAX):
+            try:
+                async with self._world.changing_members, asyncio.timeout(STEP_SECONDS_MAX):
+                    return await step()
+            except TimeoutError:
+                await asyncio.sleep(RESTART_SECONDS)
+        raise ViolationError("liveness", "no operator can replace a member")
 
 
 class _Operator(Operator):
@@ -271,6 +303,7 @@ class _Operator(Operator):
 
     def __init__(self, world: World, rng: random.Random) -> None:
         super().__init__(world.cluster)
+        self._world = world
         self._client = Client(world, random.Random(rng.getrandbits(64)))
 
     async def _ask(self, method: str, request: Any) -> Any:
@@ -278,6 +311,27 @@ class _Operator(Operator):
         if operation.outcome is not Outcome.OK:
             raise ProcessLostError(operation.error)
         return operation.response
+
+    async def let_go(self, host: Host) -> None:
+        """Remove a member, unless somebody else has."""
+        if host in self._world.cluster.hosts:
+            await self.remove(host)
+
+    async def let_in(self, host: Host) -> None:
+        """Add a machine, start it, and let it vote, unless somebody removes it again."""
+        members = await self.members()
+        urls = host.config.initial_advertise_peer_urls
+        if not any(row.peerURLs == urls for row in members) and host.known_id:
+            return
+        # There can be but one learner at a time.
+        others = [row for row in members if row.isLearner and row.peerURLs != urls]
+        await self.add(host, learner=not others)
+        own = host.known_id
+        await self._step(
+            "member_promote",
+            MemberPromoteRequest(own),
+            lambda rows: not any(own == row.ID and row.isLearner for row in rows),
+        )
 
 
 def _is_mute(host: Host) -> bool:

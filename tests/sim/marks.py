@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 MARKS = {
-    "votes before own vote is durable": "a candidate was granted votes while its own was in flight",
+    "vote waits for its sync": "a vote was given or asked for, and is not durable yet",
     "leader elected": "a member began to lead",
     "leader stepped down": "a leader saw a newer term, or lost its quorum",
     "old leader still leads": "two members led at once, in different terms",

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from raft.messages import AppendEntries, RequestVoteReply, TimeoutNow
+from raft.messages import AppendEntries, TimeoutNow
 from raft.types import EntryKind, Role
 from tests.checking.violation import ViolationError
 
 if TYPE_CHECKING:
-    from kvstore.server.driver import Driver
     from raft.effects import Effects, RoleChange
     from raft.messages import Message
     from raft.types import Entry
@@ -59,7 +58,7 @@ class Observer:
         _around(
             host.node.peers,
             "_on_message",
-            lambda message: self._on_receive(host, driver, message),
+            lambda message: self._on_receive(host, message),
         )
         _after(driver, "_turn", lambda: self._tell("on_turn", host))
         self._tell("on_start", host)
@@ -127,17 +126,9 @@ class Observer:
             self._marks.hit("transfer begun", host.number)
         self._tell("on_send", host, message)
 
-    def _on_receive(self, host: Host, driver: Driver, message: Message) -> None:
+    def _on_receive(self, host: Host, message: Message) -> None:
         if self._trace.messages:
             self._trace.add("receive", host.number, _describe(message))
-        if (
-            isinstance(message, RequestVoteReply)
-            and message.granted
-            and not message.pre_vote
-            and driver.raft.role is Role.CANDIDATE
-            and driver._queued_seq > driver._durable_seq
-        ):
-            self._marks.hit("votes before own vote is durable", host.number)
 
 
 def _around(owner: object, name: str, before: Callable[[Any], None]) -> None:

@@ -39,7 +39,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EVERYWHERE = {
-    "votes before own vote is durable": 1.0,
+    "vote waits for its sync": 1.0,
     "leader elected": 1.0,
     "leader stepped down": 0.5,
     "old leader still leads": 0.5,
@@ -102,7 +102,12 @@ PROFILES = {
             name="default",
             sizes=(1, 3, 3, 3, 5),
             faults=_all((ENDINGS, 1), (LINKS, 0.5), (DISKS, 0.4), (CLOCKS, 0.3))
-            | {"crash all": 0.3, "rolling restart": 0.1, "downgrade": 0.1},
+            | {
+                "crash all": 0.3,
+                "rolling restart": 0.1,
+                "downgrade": 0.1,
+                "two members at once": 0.1,
+            },
             waiting_for=EVERYWHERE,
             workloads={
                 "register": 3,
@@ -167,9 +172,18 @@ PROFILES = {
         Profile(
             name="membership",
             sizes=(3, 3, 5),
-            seconds=20.0,
-            faults={"crash": 2, "pause": 1, "partition": 2, "restart": 1},
-            fault_every_seconds=3.0,
+            seconds=30.0,
+            faults={
+                "crash": 2,
+                "kill": 1,
+                "pause": 1,
+                "partition": 2,
+                "restart": 1,
+                "leader isolated": 1,
+                "machine lost": 1,
+                "two members at once": 1,
+            },
+            fault_every_seconds=4.0,
             waiting_for={"configuration appended": 2, "leader elected": 1, "joint consensus": 2},
             workloads={"members": 1, "register": 2, "append": 1, "watches": 1, "leadership": 1},
         ),

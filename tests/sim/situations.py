@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.commands import Kind
 from kvstore.types import CompactionResponse
+from raft.messages import RequestVote, RequestVoteReply
 
 if TYPE_CHECKING:
     from kvstore.apply import Outcome
     from raft.effects import Effects
+    from raft.messages import Message
     from raft.types import Entry, HardState, NodeId, Seq, SnapshotMeta, Term
     from tests.sim.marks import Marks
     from tests.support.cluster import Host
@@ -47,8 +49,9 @@ class Situations:
         driver._wal = wal
         node.snapshots._wal = wal
         _before(driver, "_carry_out", lambda effects: self._on_effects(host, effects))
+        _after(driver, "_carry_out", lambda effects: self._on_carried_out(host, effects))
         _before(driver, "_send_snapshot", lambda *to: self._on_send_snapshot(host, *to))
-        _after(driver, "_install_snapshot", lambda: self._hit("snapshot installed", host))
+        _after(driver, "_install_snapshot", lambda _meta: self._hit("snapshot installed", host))
         _before(node.proposals, "submit", lambda kind, *_: self._on_submit(host, kind))
         _before(node.applier, "_on_outcome", lambda outcome: self._on_outcome(host, outcome))
         if driver.raft._core.required_index:
@@ -85,6 +88,13 @@ class Situations:
             if driver._queued_seq > driver._durable_seq:
                 self._hit("truncated in flight", host)
         self._last_index[number] = entries[-1].index
+
+    def _on_carried_out(self, host: Host, effects: Effects) -> None:
+        if effects.must_persist and any(
+            isinstance(message, RequestVote) or _grants(message)
+            for message in effects.messages_after_sync
+        ):
+            self._hit("vote waits for its sync", host)
 
     def _on_persist(
         self,
@@ -134,6 +144,10 @@ class Situations:
                 self._hit("torn tail cut", host)
 
 
+def _grants(message: Message) -> bool:
+    return isinstance(message, RequestVoteReply) and message.granted
+
+
 class _WatchedLog:
     """A log that tells what is queued before it is."""
 
@@ -159,12 +173,12 @@ def _before(owner: object, name: str, before: Callable[..., None]) -> None:
     setattr(owner, name, observed)
 
 
-def _after(owner: object, name: str, after: Callable[[], None]) -> None:
+def _after(owner: object, name: str, after: Callable[..., None]) -> None:
     method = getattr(owner, name)
 
     def observed(*args: Any, **more: Any) -> Any:
         result = method(*args, **more)
-        after()
+        after(*args)
         return result
 
     setattr(owner, name, observed)

@@ -84,8 +84,13 @@ class Operator:
         await self._step(
             "member_add", request, lambda members: any(row.peerURLs == urls for row in members)
         )
+        await self.join(host)
+
+    async def join(self, host: Host) -> None:
+        """Start a machine that was let in."""
         await self._cluster.wait(lambda: _is_known(host))
-        await host.join()
+        if not host.known_id:
+            await host.join()
         await self._cluster.wait(lambda: host.up and host.node.ready.is_set())
 
     async def promote(self, host: Host) -> None:

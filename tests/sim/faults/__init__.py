@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from tests.sim.faults import clocks, disks, links, processes, upgrades
+from tests.sim.faults import clocks, disks, links, members, processes, upgrades
 
 if TYPE_CHECKING:
     from tests.sim.schedule import Fault
@@ -31,6 +31,7 @@ FAULTS: dict[str, FaultKind] = {
     "downgrade": upgrades.downgrade,
     "pause": processes.pause,
     "suspend": processes.suspend,
+    "two members at once": members.add_two,
     "clock drift": clocks.drift,
     "wall clock jump": clocks.wall_jump,
     "partition": links.partition,
