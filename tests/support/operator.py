@@ -89,7 +89,7 @@ class Operator:
     async def join(self, host: Host) -> None:
         """Start a machine that was let in."""
         await self._cluster.wait(lambda: _is_known(host))
-        if not host.known_id:
+        if host.joining is None:
             await host.join()
         await self._cluster.wait(lambda: host.up and host.node.ready.is_set())
 
