@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import KvstoreError, RemovedError
-from kvstore.types import Member, MemberPromoteRequest
+from kvstore.types import Member, MemberListRequest, MemberPromoteRequest
 from raft.errors import RaftError
 from tests.checking.history import Outcome
 from tests.checking.violation import ViolationError
@@ -212,7 +212,16 @@ class Machines:
         """Whether the cluster can bear that this member's durable state is damaged too."""
         if not self.is_ours(host) or host.number in self.damaged:
             return False
-        return len(self.damaged) < (self._voters() - 1) // 2
+        return len(self.damaged) + self._absent() < (self._voters() - 1) // 2
+
+    def _absent(self) -> int:
+        """How many members vote, as far as anybody who is up knows, that were never started."""
+        ids = {host.known_id for host in self._world.cluster.hosts}
+        absent: set[int] = set()
+        for host in self._world.cluster.up:
+            rows = host.machine.roster.listed()
+            absent.update(row.ID for row in rows if not row.isLearner and row.ID not in ids)
+        return len(absent)
 
     def _voters(self) -> int:
         """The voters of the smallest configuration that anybody who is up has in force."""
@@ -248,17 +257,15 @@ class Machines:
         cluster.hosts.remove(host)
         return host
 
-    async def members(self) -> list[Member]:
-        """All members, as of now."""
-        return await _Operator(self._world, self._rng).members()
+    async def list_members(self) -> list[Member] | None:
+        """All members, as of now; None if nobody says."""
+        return await _Operator(self._world, self._rng).list_members()
 
     async def join(self, host: Host) -> None:
         """Start a machine that was let in, and wait till it takes part."""
         cluster = self._world.cluster
         cluster.hosts.append(host)
-        self.damaged[host.number] = "votes, and is not there yet"
         await _Operator(self._world, self._rng).join(host)
-        self.damaged.pop(host.number, None)
 
     def replace_soon(self, host: Host) -> None:
         """Have the operator put a new machine in the place of this one."""
@@ -311,6 +318,11 @@ class _Operator(Operator):
         if operation.outcome is not Outcome.OK:
             raise ProcessLostError(operation.error)
         return operation.response
+
+    async def list_members(self) -> list[Member] | None:
+        """All members, as of now; None if nobody says."""
+        operation = await self._client.call("member_list", MemberListRequest(linearizable=True))
+        return operation.response.members if operation.outcome is Outcome.OK else None
 
     async def let_go(self, host: Host) -> None:
         """Remove a member, unless somebody else has."""

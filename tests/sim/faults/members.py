@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MEMBERS_MAX = 7
 ID_BITS = 62
+LOOKS_MAX = 20
 
 
 async def add_two(world: World, _fault: Fault, rng: random.Random) -> None:
@@ -32,11 +33,28 @@ async def add_two(world: World, _fault: Fault, rng: random.Random) -> None:
             # The two count as voters before they are up.
             return
         hosts = [world.machines.new_host() for _ in range(2)]
-        await _propose(leader, hosts, rng)
-        listed = {url for member in await world.machines.members() for url in member.peerURLs}
         for host in hosts:
-            if host.config.initial_advertise_peer_urls[0] in listed:
+            world.machines.damaged[host.number] = "votes, and is not there yet"
+        await _propose(leader, hosts, rng)
+        for host in hosts:
+            if await _is_listed(world, host):
                 await world.machines.join(host)
+            world.machines.damaged.pop(host.number, None)
+
+
+async def _is_listed(world: World, host: Host) -> bool:
+    """Whether a machine was let in: as anybody knows who has applied it, for there may be no quorum
+    without the machine; or else as the cluster says.
+    """
+    (url,) = host.config.initial_advertise_peer_urls
+    for _ in range(LOOKS_MAX):
+        for other in world.cluster.up:
+            if any(url in row.peerURLs for row in other.machine.roster.listed()):
+                return True
+        listing = await world.machines.list_members()
+        if listing is not None:
+            return any(url in row.peerURLs for row in listing)
+    return False
 
 
 async def _propose(leader: Host, hosts: list[Host], rng: random.Random) -> None:
