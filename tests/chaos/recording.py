@@ -27,8 +27,9 @@ from kvstore.types import (
 )
 from tests.checking.history import History, Operation, Outcome, Watch
 
-CALL_SECONDS: Final = 3.0
-"""A client that got no answer for so long counts its call as unknown, and goes elsewhere."""
+CALL_SECONDS: Final = (2.0, 9.0)
+"""A client that got no answer for so long counts its call as unknown, and goes elsewhere. Some are
+patient enough to hear how a member gives up by itself, which it does after seven seconds."""
 
 
 class Method(NamedTuple):
@@ -101,8 +102,9 @@ class Caller:
 
     def __init__(self, recorder: Recorder, urls: Sequence[str]) -> None:
         self._recorder = recorder
-        self._clients = [Client([url], CALL_SECONDS) for url in urls]
         self.number = recorder.new_client()
+        seconds = CALL_SECONDS[self.number % len(CALL_SECONDS)]
+        self._clients = [Client([url], seconds) for url in urls]
         self.member = self.number % len(urls)
 
     def close(self) -> None:

@@ -48,6 +48,7 @@ FAULTS: Final = (
     Fault(processes.restart_each_in_turn, alone=True),
     Fault(network.cut_off_leader),
     Fault(network.cut_off_follower),
+    Fault(network.cut_off_everybody),
     Fault(network.deaf_leader),
     Fault(network.mute_leader),
     Fault(network.one_way_between_two),

@@ -14,6 +14,7 @@ from tests.chaos.wires import Direction
 
 BLOCKED: Final = Weather(blocked=True)
 BLOCKED_SECONDS: Final = (1.0, 8.0)
+NO_QUORUM_SECONDS: Final = (2.0, 12.0)
 BAD_SECONDS: Final = (3.0, 8.0)
 BREAKS: Final = (3, 15)
 
@@ -23,18 +24,25 @@ def _block(
     rng: random.Random,
     paths: Sequence[Direction],
     *members: ChaosMember,
+    seconds: tuple[float, float] = BLOCKED_SECONDS,
 ) -> bool:
     """Nothing gets through these; when it does again, what was under way comes late or is gone."""
     with world.claim(*members) as ours:
         if ours:
             world.wires.set(paths, BLOCKED)
             try:
-                hold(rng, *BLOCKED_SECONDS)
+                hold(rng, *seconds)
                 if rng.random() < 0.5:
                     world.wires.cut(paths)
             finally:
                 world.wires.clear(paths)
         return ours
+
+
+def cut_off_everybody(world: World, rng: random.Random) -> bool:
+    """No quorum, for longer than a write is waited for; what was under way may still happen."""
+    everywhere = world.wires.everywhere()
+    return _block(world, rng, everywhere, *world.members, seconds=NO_QUORUM_SECONDS)
 
 
 def _cut_off(world: World, rng: random.Random, member: ChaosMember) -> bool:
