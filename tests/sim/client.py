@@ -10,11 +10,11 @@ from kvstore.errors import Code, ErrorKind, KvError, UnknownOutcomeError
 from kvstore.service.caller import ANYBODY, Caller
 from kvstore.types import AuthenticateRequest
 from tests.checking.history import Operation, Outcome
-from tests.support.cluster import ProcessLostError
+from tests.support.host import ProcessLostError
 
 if TYPE_CHECKING:
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 PATIENCE_SECONDS = 8.0
 """A client waits so long for an answer; longer than a member's own deadline, or it would never see

@@ -33,6 +33,9 @@ class _WatchedFile:
         self._file.sync()
         self._disk.tell("sync", self.path)
 
+    def uncache(self) -> None:
+        self._file.uncache()
+
     def size(self) -> int:
         return self._file.size()
 

@@ -22,7 +22,7 @@ from tests.checking.history import Watch
 if TYPE_CHECKING:
     from kvstore.service.watch import ServiceWatch
     from tests.sim.client import Client
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 TAKE_BYTES_MAX = 16 * 1024
 TAKE_STEPS = 4

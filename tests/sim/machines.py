@@ -16,7 +16,7 @@ from raft.errors import RaftError
 from tests.checking.history import Outcome
 from tests.checking.violation import ViolationError
 from tests.sim.client import Client
-from tests.support.cluster import ProcessLostError
+from tests.support.host import ProcessLostError
 from tests.support.operator import Operator
 from wal.errors import DiskError, WalError
 from wal.memory_disk import PowerCutError
@@ -24,7 +24,7 @@ from wal.memory_disk import PowerCutError
 if TYPE_CHECKING:
     from tests.sim.disk import SimDisk
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
     from tests.support.virtual_loop import Process
 
 RESTART_SECONDS = 0.5

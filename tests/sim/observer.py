@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.sim.checkers import NodeChecker
     from tests.sim.marks import Marks
     from tests.sim.trace import Trace
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 
 class Observer:

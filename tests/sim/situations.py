@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raft.messages import Message
     from raft.types import Entry, HardState, NodeId, Seq, SnapshotMeta, Term
     from tests.sim.marks import Marks
-    from tests.support.cluster import Host
+    from tests.support.host import Host
     from wal.wal import Wal
 
 LOG = ".wal"

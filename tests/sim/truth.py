@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kvstore.mvcc.store import Store
     from kvstore.types import KeyValue
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 SLICE = 1 << 20
 """More versions than there are."""

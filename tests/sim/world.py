@@ -24,7 +24,8 @@ from tests.sim.situations import Situations
 from tests.sim.trace import NOBODY, Trace
 from tests.sim.truth import Truth
 from tests.sim.workloads import WORKLOADS
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.virtual_loop import current_process
 from wal.memory_disk import PowerCutError
 

@@ -18,7 +18,7 @@ from wal.errors import WalError
 
 if TYPE_CHECKING:
     from kvstore.server.identity import Identity
-    from tests.support.cluster import Host
+    from tests.support.host import Host
     from tests.support.virtual_loop import Process
 
 RESTART_SECONDS = 1.0

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.attendant import Attendant
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.writer import Writer, check_kept
 from wal.memory_disk import MemoryDisk
 

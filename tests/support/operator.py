@@ -15,10 +15,11 @@ from kvstore.types import (
     MemberPromoteRequest,
     MemberRemoveRequest,
 )
-from tests.support.cluster import ProcessLostError
+from tests.support.host import ProcessLostError
 
 if TYPE_CHECKING:
-    from tests.support.cluster import Cluster, Host
+    from tests.support.cluster import Cluster
+    from tests.support.host import Host
 
 TRIES_MAX = 200
 PAUSE_SECONDS = 0.3

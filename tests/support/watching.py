@@ -18,7 +18,8 @@ from kvstore.types import (
 
 if TYPE_CHECKING:
     from kvstore.service.watch import ServiceWatch
-    from tests.support.cluster import Cluster, Host
+    from tests.support.cluster import Cluster
+    from tests.support.host import Host
     from tests.support.virtual_loop import Process
 
 TAKE_BYTES_MAX = 64 * 1024

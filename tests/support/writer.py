@@ -17,10 +17,11 @@ from kvstore.types import (
     RequestOp,
     TxnRequest,
 )
-from tests.support.cluster import ProcessLostError
+from tests.support.host import ProcessLostError
 
 if TYPE_CHECKING:
-    from tests.support.cluster import Cluster, Host
+    from tests.support.cluster import Cluster
+    from tests.support.host import Host
 
 PAUSE_SECONDS = (0.0, 0.02)
 

@@ -20,7 +20,8 @@ from kvstore.types import (
     TxnRequest,
 )
 from tests.kvstore.server.test_snapshots import LOG_HELD_SECONDS, wait_caught_up, wait_log_gone
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 
 QUOTA = 100_000

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from kvstore.errors import ErrorKind, StateError
 from kvstore.server.corruption import MARK_EVERY, MARKS_MAX, Marks, Verdict, judge
 from kvstore.types import AlarmMember, AlarmType, PutRequest
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 from tests.support.writer import check_kept, writers
 

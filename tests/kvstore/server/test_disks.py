@@ -16,7 +16,8 @@ from kvstore.server.joining import ClusterView
 from kvstore.server.membership import MembershipKeeper
 from kvstore.server.network.base import Introduction, NetworkReceiver
 from kvstore.types import AlarmAction, AlarmRequest, AlarmType, CompactionRequest, PutRequest
-from tests.support.cluster import Cluster, Host, ProcessLostError
+from tests.support.cluster import Cluster
+from tests.support.host import Host, ProcessLostError
 from tests.support.memory_network import MemoryNetwork
 from tests.support.scenario import scenario
 from tests.support.writer import check_kept, writers

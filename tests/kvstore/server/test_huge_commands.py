@@ -16,7 +16,8 @@ from kvstore.types import (
     TxnRequest,
     WatchCreateRequest,
 )
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import run_scenario, scenario
 from tests.support.watching import Watching
 

@@ -18,7 +18,8 @@ from kvstore.types import (
 )
 from tests.kvstore.auth.support import BOTH, ENABLE, user
 from tests.kvstore.server.test_snapshots import LOG_HELD_SECONDS, SMALL, wait_log_gone
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 
 KINDS = {body: kind for kind, body in BODIES.items()}

@@ -18,7 +18,8 @@ from kvstore.types import (
 from raft.effects import Rejected
 from raft.events import TransferLeader
 from raft.types import NodeId
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import run_scenario, scenario
 
 SLACK_SECONDS = 2.0

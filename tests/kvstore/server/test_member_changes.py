@@ -24,7 +24,8 @@ from kvstore.types import (
 )
 from raft.node import RaftNode
 from raft.types import Configuration, NodeId
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.memory_network import MemoryNetwork
 from tests.support.operator import HEALTHY_SECONDS, Operator
 from tests.support.scenario import scenario

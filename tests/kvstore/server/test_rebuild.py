@@ -9,7 +9,8 @@ import pytest
 from kvstore.errors import ErrorKind, KvError, StateError
 from kvstore.metrics import Metrics
 from kvstore.types import PutRequest, StatusRequest
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 from tests.support.writer import check_kept, writers
 from wal.errors import CorruptError

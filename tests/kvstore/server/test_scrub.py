@@ -7,7 +7,8 @@ import pytest
 from kvstore.metrics import Metrics
 from kvstore.server import scrub
 from tests.kvstore.server.test_rebuild import is_mute, put_many, segments, snapshots
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 from tests.support.writer import check_kept, writers
 

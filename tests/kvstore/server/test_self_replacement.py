@@ -13,7 +13,8 @@ from kvstore.types import (
     PutRequest,
 )
 from tests.support.attendant import Attendant, was_removed
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.losses import (
     ALLOWED,
     LOSSES,

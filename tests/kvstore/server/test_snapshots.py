@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kvstore.types import CompactionRequest, WatchCreateRequest
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 from tests.support.watching import Watching
 from tests.support.writer import check_kept, writers

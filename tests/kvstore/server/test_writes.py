@@ -18,7 +18,8 @@ from kvstore.types import (
     TxnRequest,
 )
 from raft.events import Propose
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 
 MIB = 1024 * 1024

@@ -17,7 +17,8 @@ from kvstore.service.caller import Caller
 
 if TYPE_CHECKING:
     from kvstore.api.answer import Answer
-    from tests.support.cluster import Cluster, Host
+    from tests.support.cluster import Cluster
+    from tests.support.host import Host
 
 JsonObject = dict[str, Any]
 

@@ -18,7 +18,7 @@ from kvstore.types import (
 )
 
 if TYPE_CHECKING:
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 READ = PermissionType.READ
 WRITE = PermissionType.WRITE

@@ -39,7 +39,8 @@ from kvstore.types import (
     UserAddOptions,
 )
 from tests.kvstore.service.keyring import READWRITE, add_user, enable, log_in, password_of
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 
 

@@ -13,7 +13,8 @@ from kvstore.budget import CountedBudget
 from kvstore.errors import ErrorKind, KvError
 from kvstore.service.caller import Caller
 from tests.kvstore.service.keyring import READ, READWRITE, WRITE, add_user, enable, log_in
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 
 LEASE = 77

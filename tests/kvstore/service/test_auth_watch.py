@@ -15,7 +15,8 @@ from kvstore.types import (
 )
 from tests.kvstore.service.keyring import READ, READWRITE, add_user, enable, log_in
 from tests.kvstore.service.waiting import Observing, lock, settle
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 
 DENIED = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"

@@ -27,7 +27,8 @@ from tests.kvstore.service.waiting import (
     revision_of,
     settle,
 )
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import scenario
 
 NAME = b"chair"

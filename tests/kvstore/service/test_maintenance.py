@@ -31,7 +31,8 @@ from kvstore.types import (
     SnapshotResponse,
     StatusRequest,
 )
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import run_scenario, scenario
 from wal.snapshot_file import SnapshotFile, SnapshotReader
 

@@ -23,7 +23,8 @@ from kvstore.types import (
     WatchCreateRequest,
 )
 from tests.kvstore.service.waiting import Call, lock
-from tests.support.cluster import Cluster, Host, ProcessLostError
+from tests.support.cluster import Cluster
+from tests.support.host import Host, ProcessLostError
 from tests.support.scenario import scenario
 from tests.support.watching import Watching
 

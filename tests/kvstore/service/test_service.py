@@ -28,7 +28,8 @@ from kvstore.types import (
     TxnRequest,
 )
 from kvstore.version import CLUSTER_VERSION, VERSION
-from tests.support.cluster import Cluster, Host
+from tests.support.cluster import Cluster
+from tests.support.host import Host
 from tests.support.scenario import run_scenario, scenario
 
 ABSENT = 12345

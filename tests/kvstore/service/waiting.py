@@ -17,7 +17,8 @@ from kvstore.types import (
 )
 
 if TYPE_CHECKING:
-    from tests.support.cluster import Cluster, Host
+    from tests.support.cluster import Cluster
+    from tests.support.host import Host
 
 
 LOG_HELD_SECONDS = 6.0

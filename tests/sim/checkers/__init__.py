@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from raft.messages import Message
     from raft.types import Entry
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 
 def all_checkers(world: World) -> list[NodeChecker]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raft.types import Entry
     from tests.sim.checkers.disk_truth import DiskTruth
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 
 class Commitment(NodeChecker):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
     from wal.queue import Outgoing
 
 

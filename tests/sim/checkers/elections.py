@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from raft.messages import Message
     from tests.sim.checkers.disk_truth import DiskTruth
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 
 class Elections(NodeChecker):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from raft.effects import Effects, RoleChange
     from raft.types import Entry
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 
 class Logs(NodeChecker):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from raft.effects import Effects
     from tests.sim.checkers.logs import Logs
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 
 class Reads(NodeChecker):

@@ -11,7 +11,7 @@ from tests.sim.checkers import NodeChecker
 if TYPE_CHECKING:
     from kvstore.apply import Outcome, StateMachine
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 
 class States(NodeChecker):

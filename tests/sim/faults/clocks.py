@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from tests.sim.schedule import Fault
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 DRIFT_MAX = 0.05
 DRIFT_SECONDS_MAX = 8.0

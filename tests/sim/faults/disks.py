@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.sim.schedule import Fault
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 STEPS_MAX = 40
 WAIT_SECONDS_MAX = 3.0

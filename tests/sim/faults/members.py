@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tests.sim.schedule import Fault
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 MEMBERS_MAX = 7
 ID_BITS = 62

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.sim.schedule import Fault
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 DOWN_SECONDS_MAX = 4.0
 PAUSE_SECONDS_MAX = 6.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.sim.client import Client
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 ELECTION = b"election"
 TTL_SECONDS = (2, 6)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.sim.client import Client
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 VOTERS_MIN = 3
 MEMBERS_MAX = 7

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kvstore.apply import StateMachine
     from tests.sim.client import Client
     from tests.sim.world import World
-    from tests.support.cluster import Host
+    from tests.support.host import Host
 
 COMPACTION_PAUSE_SECONDS = (0.3, 3.0)
 BACK_MAX = 80
