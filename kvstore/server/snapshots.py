@@ -320,10 +320,13 @@ class SnapshotKeeper:
         raft = self._driver.raft
         if offer.term < raft.term:
             return f"term {offer.term} is over, this member is at {raft.term}"
-        if offer.meta.index <= raft.commit_index:
-            return f"this member has index {raft.commit_index} already"
         if offer.meta.index < raft.required_index:
             return f"this member needs index {raft.required_index}"
+        if offer.meta.index <= raft.commit_index:
+            # Whoever leads does not know it, and would offer the same again for good: what said so
+            # may have gone with the process that installed it. Raft says it once more.
+            self._driver.step(Receive(_install(offer, self._member_id)))
+            return f"this member has index {raft.commit_index} already"
         if self._sink is not None:
             return "another snapshot is arriving"
         self._sink = sink = ReceivedSnapshot(
@@ -362,10 +365,7 @@ class SnapshotKeeper:
     ) -> None:
         """The file is durable and loaded: raft decides whether it is wanted."""
         self._ready = (file.meta, file, machine)
-        message = InstallSnapshot(
-            NodeId(offer.sender), NodeId(self._member_id), Term(offer.term), file.meta
-        )
-        self._driver.step(Receive(message))
+        self._driver.step(Receive(_install(offer, self._member_id)))
         # The turn in which raft decides is scheduled by now: if it does not want the state, nobody
         # else does.
         self._loop.call_soon(self._forget_ready)
@@ -390,3 +390,8 @@ class SnapshotKeeper:
             self._rebuilding = False
             self._proven_index = meta.index
         self._unproven = True
+
+
+def _install(offer: SnapshotOffer, member_id: int) -> InstallSnapshot:
+    """What is offered, as raft's message."""
+    return InstallSnapshot(NodeId(offer.sender), NodeId(member_id), Term(offer.term), offer.meta)

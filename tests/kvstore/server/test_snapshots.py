@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kvstore.types import CompactionRequest, WatchCreateRequest
+from raft.types import NodeId
 from tests.support.cluster import Cluster
 from tests.support.host import Host
 from tests.support.scenario import scenario
@@ -91,6 +92,33 @@ async def test_a_follower_that_dies_while_a_snapshot_arrives_gets_it_again(
     await wait_caught_up(cluster, follower)
     await cluster.wait_equal()
     assert await follower.get(b"w119") is not None
+
+
+@scenario(1, 2, **SMALL)
+async def test_a_follower_that_dies_before_it_says_that_it_has_the_snapshot_goes_on(
+    cluster: Cluster,
+) -> None:
+    leader = await cluster.wait_leader()
+    follower = (await cluster.followers())[0]
+    held = follower.node.driver.raft.last_index
+    follower.crash()
+    await asyncio.sleep(LOG_HELD_SECONDS)
+    for number in range(120):
+        await leader.put(b"w%03d" % number, b"")
+    await wait_log_gone(cluster, held)
+    await follower.start()
+    while not follower.node.snapshots.installed_total:  # noqa: ASYNC110 - a tenth of a message's way
+        await asyncio.sleep(0.000_01)
+    # What it says of it goes nowhere.
+    cluster.wire.isolate(follower.member_id)
+    await cluster.wait(lambda: follower.node.wal.mark_durable_index > held)
+    follower.kill()
+    cluster.wire.heal()
+    match = leader.node.driver.raft.progress()[NodeId(follower.known_id)]["match"]
+    assert int(match) <= held, "the leader knows it"
+    await follower.start()
+    await wait_caught_up(cluster, follower)
+    await cluster.wait_equal()
 
 
 @scenario(1, 2, **SMALL)
