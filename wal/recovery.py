@@ -168,10 +168,13 @@ def _read_segment(disk: Disk, path: str) -> bytes:
 
 
 def _checked_size(file: File, path: str) -> int:
+    # A segment gets its name only when it is filled and synced. One that grew for a huge batch may
+    # have any length between, if the power went before that was synced: the batch was not written
+    # yet.
     size = file.size()
-    if not size or size % SECTOR_BYTES:
-        # A segment gets its name only when it is filled and synced.
-        raise CorruptError(path, size, f"no segment is {size} bytes long")
+    size -= size % SECTOR_BYTES
+    if not size:
+        raise CorruptError(path, 0, "the segment is empty")
     return size
 
 

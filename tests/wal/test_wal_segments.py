@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from tests.wal.support import METADATA, Node, entries, mark, reopened, segments, state
+from tests.wal.support import METADATA, Node, entries, entry, mark, reopened, segments, state
 from wal.errors import DiskError, DiskFullError
 from wal.memory_disk import MemoryDisk
 from wal.record import Metadata
@@ -81,6 +81,24 @@ def _long_log() -> Node:
         node.write(entries(index, index, data=b"v" * 1000), state(1, 1, index))
     assert len(segments(node.disk)) >= 6
     return node
+
+
+@pytest.mark.parametrize("grown_bytes", [1, 511, 512, 2819, 20_000])
+def test_a_segment_that_grew_to_any_length_when_the_power_went_is_one(grown_bytes: int) -> None:
+    node = Node(MemoryDisk())
+    node.write(entries(1, 3))
+    # It grows, for a batch larger than any segment, and the power goes before that is synced: a
+    # size is no sector, and may come to anything.
+    spare = node.disk.open(segments(node.disk)[-1])
+    spare.write((bytes(grown_bytes),), spare.size())
+    spare.sync()
+    spare.close()
+    node = reopened(node)
+    node.write([entry(4, data=b"v" * 40_000)])
+    node = reopened(node)
+    node.write(entries(5, 6))
+    node.close()
+    assert reopened(node).recovered.last_index == 6
 
 
 def test_release_removes_what_a_durable_mark_covers_and_nothing_else() -> None:

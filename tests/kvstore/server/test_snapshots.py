@@ -107,7 +107,7 @@ async def test_a_follower_that_dies_before_it_says_that_it_has_the_snapshot_goes
         await leader.put(b"w%03d" % number, b"")
     await wait_log_gone(cluster, held)
     await follower.start()
-    while not follower.node.snapshots.installed_total:  # noqa: ASYNC110 - a tenth of a message's way
+    while not follower.node.snapshots.installed_total:  # noqa: ASYNC110 - a step of the disk
         await asyncio.sleep(0.000_01)
     # What it says of it goes nowhere.
     cluster.wire.isolate(follower.member_id)
