@@ -70,6 +70,7 @@ class Host:
         self._service: Service | None = None
         self._calls: dict[asyncio.Future[Any], None] = {}
         self.failure_expected = False
+        self._stopping: tuple[Process, asyncio.Task[None]] | None = None
         self.ending: asyncio.Task[None] | None = None
         """Stops it, once it was removed from the cluster."""
         self._known_id = 0
@@ -207,9 +208,14 @@ class Host:
         self.disk.forsake(self.cluster.rng)
 
     async def stop(self) -> None:
-        """End the process cleanly."""
+        """End the process cleanly; whoever asks for that while it ends waits for the same end."""
         process = self.process
         assert process is not None, f"member {self.number} is down"
+        if self._stopping is None or self._stopping[0] is not process:
+            self._stopping = process, self.cluster.loop.create_task(self._stop(process))
+        await asyncio.shield(self._stopping[1])
+
+    async def _stop(self, process: Process) -> None:
         try:
             await process.finish(self.node.stop())
         except ProcessKilledError:

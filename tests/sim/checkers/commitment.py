@@ -118,7 +118,7 @@ class Commitment(NodeChecker):
 
     def _holds(self, member: NodeId, index: int, term: int) -> bool:
         durable = self._disks.of.get(member)
-        return durable is not None and durable.holds(index, term)
+        return durable is not None and durable.counts_for(index, term)
 
 
 def _counts(configuration: Configuration, member: int) -> bool:

@@ -30,9 +30,12 @@ class Durable:
         mark: The newest snapshot mark; it covers all entries up to its index.
         terms: Index to term, of the entries that are there.
         last_index: The newest entry.
+        vouched: What it held before its disk was damaged, while it is mute: it votes for nobody, so
+            for nobody who lacks any of that, and what it acknowledged goes on to count (I18).
     """
 
     def __init__(self) -> None:
+        self.vouched: Durable | None = None
         self.hard_state = HardState(Term(0), NodeId(0), Index(0))
         self.mark: SnapshotMeta | None = None
         self.terms: dict[int, int] = {}
@@ -43,6 +46,12 @@ class Durable:
         if self.mark is not None and index <= self.mark.index:
             return True
         return self.terms.get(index) == term
+
+    def counts_for(self, index: int, term: int) -> bool:
+        """Whether a leader may count this machine among those that hold an entry."""
+        return self.holds(index, term) or (
+            self.vouched is not None and self.vouched.counts_for(index, term)
+        )
 
     def take_in(self, entries: list[Entry]) -> None:
         """These replace whatever there is from the first one of another term on."""
@@ -64,6 +73,8 @@ class Durable:
             self.terms.clear()
             self.last_index = mark.meta.index
         self.last_index = max(self.last_index, mark.meta.index)
+        if self.vouched is not None and mark.meta.index >= self.vouched.last_index:
+            self.vouched = None
 
 
 class DiskTruth(NodeChecker):
@@ -91,6 +102,7 @@ class DiskTruth(NodeChecker):
             if core.required_index:
                 # It lost entries, and knows it: it takes no part until it has them again.
                 _check_vote(host, before.hard_state, durable.hard_state)
+                durable.vouched = before
             else:
                 _check_recovered(host, before, durable)
         self.of[host.member_id] = durable
