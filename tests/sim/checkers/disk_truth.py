@@ -17,6 +17,7 @@ from wal.record import Mark, decode_records
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from raft.effects import Effects
     from tests.sim.world import World
     from tests.support.host import Host
     from wal.queue import Outgoing
@@ -107,6 +108,12 @@ class DiskTruth(NodeChecker):
                 _check_recovered(host, before, durable)
         self.of[host.member_id] = durable
         self._follow(host, durable)
+
+    def on_effects(self, host: Host, effects: Effects) -> None:
+        """The mark of a snapshot that is installed in a damaged one's place is there already."""
+        meta = effects.snapshot
+        if meta is not None and meta.index <= host.node.wal.mark_durable_index:
+            self.of[host.member_id].take_mark(Mark(meta, log_kept=False))
 
     def _follow(self, host: Host, durable: Durable) -> None:
         wal = host.node.wal
