@@ -27,10 +27,10 @@ import msgspec
 from raft.types import Entry, HardState, SnapshotMeta
 from wal.batch import Place, Unwritten, decode, find_batch, peek_place, refuse_later_batches
 from wal.errors import REPLACE_REMEDY, CorruptError, FormatError
-from wal.files import SECTOR_BYTES, Disk, File
+from wal.files import SECTOR_BYTES, Disk
 from wal.record import Metadata, RecordError, decode_records
 from wal.replay import Fallback, Replay
-from wal.segment import is_zero, segment_path
+from wal.segment import is_zero, segment_path, segment_size
 
 _CLEAN_NAME: Final = "clean"
 _CLEAN: Final = struct.Struct("<4sIQQQI")
@@ -161,21 +161,10 @@ def remove_clean(disk: Disk, directory: str) -> None:
 def _read_segment(disk: Disk, path: str) -> bytes:
     file = disk.open(path)
     try:
-        size = _checked_size(file, path)
+        size = segment_size(file, path)
         return file.read(size, 0)
     finally:
         file.close()
-
-
-def _checked_size(file: File, path: str) -> int:
-    # A segment gets its name only when it is filled and synced. One that grew for a huge batch may
-    # have any length between, if the power went before that was synced: the batch was not written
-    # yet.
-    size = file.size()
-    size -= size % SECTOR_BYTES
-    if not size:
-        raise CorruptError(path, 0, "the segment is empty")
-    return size
 
 
 class _Reader:
@@ -307,7 +296,7 @@ def _spares(disk: Disk, directory: str, numbers: range, end: Place) -> list[Segm
         path = segment_path(directory, number)
         file = disk.open(path)
         try:
-            size = _checked_size(file, path)
+            size = segment_size(file, path)
             if not is_zero(file, size):
                 reason = f"the log ends in segment {end.segment}, but this later one was written to"
                 raise CorruptError(path, 0, reason)

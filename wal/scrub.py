@@ -19,7 +19,7 @@ import msgspec
 from wal.batch import FLAG_SEAL, HEADER_BYTES, Place, batch_size, decode_header, peek_place
 from wal.errors import CorruptError, disk_error
 from wal.files import Disk, File
-from wal.segment import segment_path
+from wal.segment import segment_path, segment_size
 from wal.snapshot_file import walk
 
 PIECE_BYTES: Final = 64 * 1024
@@ -58,7 +58,7 @@ def scrub_segment(disk: Disk, directory: str, written: Written) -> Iterator[int]
 
 
 def _check_batches(file: File, path: str, written: Written) -> Iterator[int]:
-    size = file.size()
+    size = segment_size(file, path)
     file.uncache()
     start, wanted = 0, HEADER_BYTES
     place: Place | None = None

@@ -123,6 +123,23 @@ def fill(file: File, start: int, end: int, keep_going: Callable[[], bool]) -> No
     file.sync()
 
 
+def segment_size(file: File, path: str) -> int:
+    """How long a segment is, in bytes: whole sectors.
+
+    A segment gets its name only when it is filled and synced. One that grew for a huge batch may
+    have any length between, if the power went before that was synced: the batch was not written
+    yet.
+
+    Raises:
+        CorruptError: It is empty.
+    """
+    size = file.size()
+    size -= size % SECTOR_BYTES
+    if not size:
+        raise CorruptError(path, 0, "the segment is empty")
+    return size
+
+
 def is_zero(file: File, size: int) -> bool:
     """Whether a segment was never written to."""
     for offset in range(0, size, len(_FILL)):

@@ -9,10 +9,21 @@ from random import Random
 
 import pytest
 
-from tests.wal.support import METADATA, Node, entries, entry, mark, reopened, segments, state
+from tests.wal.support import (
+    DIRECTORY,
+    METADATA,
+    Node,
+    entries,
+    entry,
+    mark,
+    reopened,
+    segments,
+    state,
+)
 from wal.errors import DiskError, DiskFullError
 from wal.memory_disk import MemoryDisk
 from wal.record import Metadata
+from wal.scrub import scrub_segment
 
 EIO = OSError(errno.EIO, "input/output error")
 
@@ -75,14 +86,6 @@ def test_growth_counts_from_the_newest_mark_also_after_a_restart() -> None:
     assert (node.wal.grown_entries, node.wal.grown_bytes) == (6, 6 * 128)
 
 
-def _long_log() -> Node:
-    node = Node(MemoryDisk())
-    for index in range(1, 61):
-        node.write(entries(index, index, data=b"v" * 1000), state(1, 1, index))
-    assert len(segments(node.disk)) >= 6
-    return node
-
-
 @pytest.mark.parametrize("grown_bytes", [1, 511, 512, 2819, 20_000])
 def test_a_segment_that_grew_to_any_length_when_the_power_went_is_one(grown_bytes: int) -> None:
     node = Node(MemoryDisk())
@@ -94,11 +97,23 @@ def test_a_segment_that_grew_to_any_length_when_the_power_went_is_one(grown_byte
     spare.sync()
     spare.close()
     node = reopened(node)
-    node.write([entry(4, data=b"v" * 40_000)])
+    for index in range(4, 30):
+        node.write([entry(index, data=b"v" * 3_000)])
+    for written in node.wal.written():
+        assert sum(scrub_segment(node.disk, DIRECTORY, written)) > 0
+    node.write([entry(30, data=b"v" * 40_000)])
     node = reopened(node)
-    node.write(entries(5, 6))
+    node.write(entries(31, 32))
     node.close()
-    assert reopened(node).recovered.last_index == 6
+    assert reopened(node).recovered.last_index == 32
+
+
+def _long_log() -> Node:
+    node = Node(MemoryDisk())
+    for index in range(1, 61):
+        node.write(entries(index, index, data=b"v" * 1000), state(1, 1, index))
+    assert len(segments(node.disk)) >= 6
+    return node
 
 
 def test_release_removes_what_a_durable_mark_covers_and_nothing_else() -> None:
