@@ -17,6 +17,7 @@ from tests.e2e.processes import Member, wait_for
 HOST: Final = "127.0.0.1"
 PORT_MIN: Final = 10_000
 LEADER_SECONDS: Final = 15.0
+CAUGHT_UP_SECONDS: Final = 20.0
 
 _rng = random.Random()  # Test runs side by side must not choose the same ports: no seed.
 
@@ -110,6 +111,15 @@ class Cluster:
 
         names = ", ".join(member.name for member in asked)
         return wait_for(f"{names} agree on a leader among them", look, LEADER_SECONDS)
+
+    def wait_caught_up(self, member: Member) -> None:
+        """Wait till a member has applied what the leader has by now."""
+        applied = self.leader().status().raftAppliedIndex
+        wait_for(
+            f"{member.name} has applied {applied}",
+            lambda: member.status().raftAppliedIndex >= applied,
+            CAUGHT_UP_SECONDS,
+        )
 
     def followers(self) -> list[Member]:
         """All but the leader, all of them running."""

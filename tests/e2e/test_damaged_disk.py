@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import ClusterMaker
 from tests.e2e.processes import Member, wait_for
 from tests.e2e.recorder import Recorder, check_everywhere
@@ -23,15 +22,6 @@ def _damage_first_segment(member: Member) -> Path:
     return path
 
 
-def _wait_caught_up(cluster: Cluster, member: Member) -> None:
-    applied = cluster.leader().status().raftAppliedIndex
-    wait_for(
-        f"{member.name} has applied {applied}",
-        lambda: member.status().raftAppliedIndex >= applied,
-        SECONDS,
-    )
-
-
 def test_a_member_with_a_damaged_log_is_rebuilt_while_writes_go_on(
     new_cluster: ClusterMaker,
 ) -> None:
@@ -45,7 +35,7 @@ def test_a_member_with_a_damaged_log_is_rebuilt_while_writes_go_on(
         victim.wait_ready(SECONDS)
         assert victim.metrics()[REBUILT] == 1
         recorder.wait_progress()
-        _wait_caught_up(cluster, victim)
+        cluster.wait_caught_up(victim)
     assert "this member votes for nobody" in victim.log(1000)
     assert "this member takes part again" in victim.log(1000)
     wait_for("the damaged file is gone", lambda: not path.exists(), SECONDS)

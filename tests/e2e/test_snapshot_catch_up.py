@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import ClusterMaker, FigureMaker
-from tests.e2e.processes import Member, wait_for
+from tests.e2e.processes import wait_for
 from tests.e2e.recorder import Recorder, check_everywhere
 
 SNAPSHOT_COUNT = 200
@@ -21,15 +20,6 @@ TAKEN = "kvstore_snapshots_taken_total"
 SECONDS = 20.0
 AWAY_SECONDS = 4.0
 """After two to three election timeouts the leader keeps no log for who is silent."""
-
-
-def _wait_caught_up(cluster: Cluster, follower: Member) -> None:
-    applied = cluster.leader().status().raftAppliedIndex
-    wait_for(
-        f"{follower.name} has applied {applied}",
-        lambda: follower.status().raftAppliedIndex >= applied,
-        SECONDS,
-    )
 
 
 def test_a_follower_below_the_log_comes_back_through_a_snapshot_while_writes_go_on(
@@ -52,7 +42,7 @@ def test_a_follower_below_the_log_comes_back_through_a_snapshot_while_writes_go_
         follower.wait_ready()
         wait_for("the snapshot", lambda: follower.metrics()[INSTALLED] >= 1, SECONDS)
         recorder.wait_progress()
-        _wait_caught_up(cluster, follower)
+        cluster.wait_caught_up(follower)
     assert taken >= len(others)
     check_everywhere(cluster, recorder)
 

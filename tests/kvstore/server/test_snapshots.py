@@ -72,18 +72,24 @@ async def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(cluster: Clus
     await check_kept(cluster, crew)
 
 
+async def miss_writes(cluster: Cluster, leader: Host, follower: Host, *, value_bytes: int) -> int:
+    """Let a follower be down until nobody's log holds what it lacks; return where its log ends."""
+    held = follower.node.driver.raft.last_index
+    follower.crash()
+    await asyncio.sleep(LOG_HELD_SECONDS)
+    for number in range(120):
+        await leader.put(b"w%03d" % number, cluster.rng.randbytes(value_bytes))
+    await wait_log_gone(cluster, held)
+    return held
+
+
 @scenario(1, **SMALL)
 async def test_a_follower_that_dies_while_a_snapshot_arrives_gets_it_again(
     cluster: Cluster,
 ) -> None:
     leader = await cluster.wait_leader()
     follower = (await cluster.followers())[0]
-    held = follower.node.driver.raft.last_index
-    follower.crash()
-    await asyncio.sleep(LOG_HELD_SECONDS)
-    for number in range(120):
-        await leader.put(b"w%03d" % number, cluster.rng.randbytes(2000))
-    await wait_log_gone(cluster, held)
+    await miss_writes(cluster, leader, follower, value_bytes=2000)
     await follower.start()
     start = cluster.wire.transferred_bytes
     await cluster.wait(lambda: cluster.wire.transferred_bytes - start > 100_000)
@@ -100,12 +106,7 @@ async def test_a_follower_that_dies_before_it_says_that_it_has_the_snapshot_goes
 ) -> None:
     leader = await cluster.wait_leader()
     follower = (await cluster.followers())[0]
-    held = follower.node.driver.raft.last_index
-    follower.crash()
-    await asyncio.sleep(LOG_HELD_SECONDS)
-    for number in range(120):
-        await leader.put(b"w%03d" % number, b"")
-    await wait_log_gone(cluster, held)
+    held = await miss_writes(cluster, leader, follower, value_bytes=0)
     await follower.start()
     while not follower.node.snapshots.installed_total:  # noqa: ASYNC110 - a step of the disk
         await asyncio.sleep(0.000_01)
