@@ -12,6 +12,7 @@ keys (``search.py`` says why that is sound and complete). The first that finds s
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.checking import calls as reading
@@ -59,6 +60,7 @@ def check(
         UndecidedError: Neither was an order found, nor is it shown that there is none.
     """
     calls = reading.read(history, drift_seconds)
+    _set_earlier_aside(history, calls, since)
     _check_places(history, calls, since)
     compactions.check(history, compacted)
     deadlines = Deadlines(calls.placed)
@@ -130,6 +132,31 @@ def _check_all(
 # --- places ---------------------------------------------------------------------------------------
 
 
+def _set_earlier_aside(history: History, calls: Calls, since: int) -> None:
+    """Judge the serializable reads of what was before the first call, and leave them out.
+
+    A member that has just joined shows what it has, be it nothing yet: a state of long ago. They
+    stay out of the search, where a call of unknown outcome could be taken to have happened then.
+    """
+    earlier = {
+        placed.number
+        for placed in calls.placed
+        if placed.called_at == -inf and placed.place < since and placed.request is None
+    }
+    # What they claim to have seen of revisions that were yet to come is judged with the others.
+    earlier -= {
+        seen.number
+        for seen in calls.seen
+        if seen.revision > history.operations[seen.number].response.header.revision
+    }
+    for seen in calls.seen:
+        if seen.number in earlier and (seen.response.kvs or seen.response.count > 0):
+            words = f"at revision {since}, which was later, none of the keys was there"
+            raise _wrong(history, [seen.number], words)
+    calls.placed = [placed for placed in calls.placed if placed.number not in earlier]
+    calls.seen = [seen for seen in calls.seen if seen.number not in earlier]
+
+
 def _revisions(calls: Calls) -> set[int]:
     revisions = {placed.place for placed in calls.placed} | {seen.revision for seen in calls.seen}
     for seen in calls.seen:
@@ -166,6 +193,9 @@ def _check_places(history: History, calls: Calls, since: int) -> None:
         response = history.operations[seen.number].response
         if seen.revision > response.header.revision:
             raise _wrong(history, [seen.number], "a revision was read that was yet to come")
+        if any(record.create_revision <= since for record in response.kvs):
+            words = f"at revision {since}, which was later, none of the keys was there"
+            raise _wrong(history, [seen.number], words)
     _check_times(history, calls.placed, writers)
 
 

@@ -216,3 +216,25 @@ def test_a_first_write_of_unknown_outcome_to_another_key_explains_its_revision()
     truth[2] = [Event(EventType.PUT, msgspec.structs.replace(first, value=b"nobody's"))]
     with pytest.raises(ViolationError, match="revision 2"):
         judge(History(operations, truth=truth))
+
+
+def _beside_others(*operations: Operation) -> bool:
+    """Judge calls on a store that had revision 10 before, and that others write as well."""
+    return judge(History(list(operations)), alone=False, since=10)
+
+
+def test_a_member_that_has_just_joined_may_show_what_was_before_the_first_call() -> None:
+    first = put(0, 1, b"one", 11)
+    assert _beside_others(first, read(2, 3, 1, serializable=True))
+    with pytest.raises(ViolationError, match="revision 10 before"):
+        _beside_others(first, read(2, 3, 1))
+    # It shows nothing of what came later, in none of its answers.
+    with pytest.raises(ViolationError, match="none of the keys was there"):
+        _beside_others(first, read(2, 3, 1, ONE, serializable=True))
+
+
+def test_a_call_of_unknown_outcome_happened_in_no_revision_before_the_first_call() -> None:
+    maybe = KeyValue(b"k", 5, 5, 1, b"maybe")
+    early = read(2, 3, 1, serializable=True)
+    with pytest.raises(ViolationError):
+        _beside_others(unknown(0, b"maybe"), early, read(4, 5, 12, maybe))
