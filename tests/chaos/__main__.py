@@ -7,12 +7,14 @@ import contextlib
 import random
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import msgspec
 
@@ -24,6 +26,19 @@ from tests.chaos.rounds import Deck, Round
 from tests.checking.history import History
 from tests.checking.violation import ViolationError
 
+EXIT_INTERRUPTED: Final = 130
+
+
+class _InterruptedError(BaseException):
+    """Somebody ends the run before its time."""
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    for one in sandbox.ENDING:
+        # One is enough: what is put away now must not be interrupted as well.
+        signal.signal(one, signal.SIG_IGN)
+    raise _InterruptedError(signal.Signals(number).name)
+
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
@@ -32,6 +47,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="repeats the decisions of a run")
     parser.add_argument("--faults", default="", help="only those whose name contains this")
     parser.add_argument("--directory", type=Path, help="where a run that fails leaves its traces")
+    parser.add_argument("--keep", action="store_true", help="leave the traces in any case")
     options = parser.parse_args(arguments)
     if not any(options.faults in fault.name for fault in FAULTS):
         parser.error(f"--faults: there are only {', '.join(fault.name for fault in FAULTS)}")
@@ -106,22 +122,32 @@ def main(arguments: Sequence[str]) -> int:
     directory = options.directory or Path(tempfile.mkdtemp(prefix="chaos"))
     directory.mkdir(parents=True, exist_ok=True)
     say(f"{_command(options)}  (traces in {directory})")
+    for number in sandbox.ENDING:
+        signal.signal(number, _interrupt)
     report = Report()
     world = World(directory, options.nodes, options.seed)
-    failed = 1
+    code, violations = 1, 1
     try:
         _run(options, world, report)
-        failed = 0
+        code = violations = 0
+    except _InterruptedError as interruption:
+        say(f"ended before its time by {interruption}; the round under way was not judged")
+        code, violations = EXIT_INTERRUPTED, 0
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         _explain(error, options, world)
     finally:
+        keep = options.keep or bool(violations)
         world.close()
-        _put_disks_away(world, keep=bool(failed))
-    if not failed:
-        shutil.rmtree(directory, ignore_errors=True)
+        _put_disks_away(world, keep=keep)
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
     say(report.table(world.notes))
-    say(report.summary(failed))
-    return failed
+    if keep:
+        say(f"the log of each member is in {directory} (node1.log, ...), with its data")
+    else:
+        say("the logs are gone; ARGS=--keep leaves them")
+    say(report.summary(violations))
+    return code
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Worker(ABC):
         over: threading.Event,
     ) -> None:
         self.recorder = recorder
-        self.caller = Caller(recorder, urls)
+        self.caller = Caller(recorder, urls, type(self).__name__.lower())
         self.prefix = prefix
         self.rng = rng
         self.over = over

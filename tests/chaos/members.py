@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 import threading
 import time
@@ -39,6 +40,8 @@ FLAGS: Final = (
     "--corrupt-check-time=2s",
     "--watch-progress-notify-interval=1s",
 )
+SCRUB_PAUSE_SECONDS: Final = 3.0
+"""Between two passes of a member over its own disk; in production it is a minute."""
 TRACEBACK: Final = "Traceback (most recent call last)"
 
 
@@ -74,6 +77,8 @@ class ChaosMember(Member):
         wall_offset_seconds: By how much its wall clock is wrong, from the next start on.
         monotonic_ahead_seconds: And its monotonic one.
         joins: Whether it is started to join a cluster that is there.
+        replaces_itself: Whether it is started with ``--replace-damaged-member``.
+        closed: Whether the run is over, and it is not to be started again.
         member_id: As it last said.
     """
 
@@ -85,12 +90,18 @@ class ChaosMember(Member):
         self.wall_offset_seconds = 0.0
         self.monotonic_ahead_seconds = 0
         self.joins = False
+        self.replaces_itself = False
+        self.closed = False
         self.member_id = 0
         self.slow_disk = workshop / f"{slot.name}.slow"
+        self.slowed_syncs = workshop / f"{slot.name}.slowed"
+        """Grows by a byte with each sync that was slow."""
         self._cluster = list(founders)
 
     def start(self) -> None:
         """Start a process; ``wait_ready`` waits until it serves."""
+        if self.closed:
+            raise RuntimeError(f"{self.name} is not started: the run is over")
         self._arguments = self._command()
         super().start()
         self.expected = True
@@ -108,6 +119,8 @@ class ChaosMember(Member):
             f"PYTHONPATH={TAMPERED}:{ROOT}",
             f"CHAOS_WALL_OFFSET={self.wall_offset_seconds}",
             f"CHAOS_SLOW_DISK={self.slow_disk}",
+            f"CHAOS_SLOWED_SYNCS={self.slowed_syncs}",
+            f"CHAOS_SCRUB_PAUSE={SCRUB_PAUSE_SECONDS}",
             *launcher,
             *(sys.executable, "-m", "kvstore.cli", "serve", f"--name={slot.name}"),
             f"--data-dir={slot.node.data_dir}",
@@ -118,7 +131,20 @@ class ChaosMember(Member):
             f"--initial-cluster={','.join(f'{one.name}={one.peer_url}' for one in cluster)}",
             f"--initial-cluster-state={'existing' if self.joins else 'new'}",
             *FLAGS,
+            *(["--replace-damaged-member"] if self.replaces_itself else []),
         ]
+
+    def empty(self) -> None:
+        """Leave nothing of its data; the directory may be a mount, so it stays."""
+        for path in sorted(self.data_dir.glob("*")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def segments(self) -> list[Path]:
+        """The files of its log, the oldest first."""
+        return sorted((self.data_dir / "member" / "wal").glob("*.wal"))
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         """Wait until its newest process says that it serves."""
@@ -203,9 +229,14 @@ class World:
         """Tell the relay who is who; due whenever a member has come."""
         running = [member for member in self.everybody if member.is_running]
         self.wires.tell_names({member.learn_id(): member.name for member in running})
+        # Whoever dialled before it was known comes again by its name, so that it can be cut off.
+        self.wires.cut(self.wires.unnamed())
 
     def close(self) -> None:
         """End every process."""
+        for member in self.everybody:
+            # A fault under way in its own thread must not start it once more.
+            member.closed = True
         for member in self.everybody:
             member.end_by(member.discard)
         if hasattr(self, "wires"):

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from kvstore.client import Client, UnreachableError, json_codec
 from kvstore.client.calls import stream_line
-from kvstore.errors import KvError, UnknownOutcomeError
+from kvstore.errors import Code, KvError, UnknownOutcomeError
 from kvstore.types import (
     CompactionResponse,
     DeleteRangeResponse,
@@ -30,6 +30,13 @@ from tests.checking.history import History, Operation, Outcome, Watch
 CALL_SECONDS: Final = (2.0, 9.0)
 """A client that got no answer for so long counts its call as unknown, and goes elsewhere. Some are
 patient enough to hear how a member gives up by itself, which it does after seven seconds."""
+
+
+AWAY: Final = frozenset(
+    {Code.CANCELED, Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNAVAILABLE}
+)
+"""Codes of answers that are none: whoever gets them was not served. Others, such as that a lease
+is not there, are what was asked for."""
 
 
 class Method(NamedTuple):
@@ -61,6 +68,8 @@ class Recorder:
     def __init__(self, first_client: int = 0) -> None:
         self.history = History()
         self.counts: Counter[tuple[str, Outcome]] = Counter()
+        self.outages: dict[str, float] = {}
+        """By kind of client: the longest that one of them asked in vain, in seconds."""
         self._lock = threading.Lock()
         self._next_client = first_client
 
@@ -88,6 +97,11 @@ class Recorder:
             operation.error = error
             self.counts[operation.method, outcome] += 1
 
+    def was_away(self, name: str, seconds: float) -> None:
+        """A client asked in vain for so long."""
+        with self._lock:
+            self.outages[name] = max(self.outages.get(name, 0.0), seconds)
+
     def open_watch(self, watch: Watch) -> None:
         """A watcher was created."""
         with self._lock:
@@ -98,17 +112,27 @@ class Caller:
     """One client of a cluster, in one thread: it asks whichever member it is told to.
 
     Each call goes to one member, once: what it says, or its silence, is the outcome.
+
+    Args:
+        recorder: Keeps what it did and saw.
+        urls: Of all members.
+        name: What kind of client it is.
     """
 
-    def __init__(self, recorder: Recorder, urls: Sequence[str]) -> None:
+    def __init__(self, recorder: Recorder, urls: Sequence[str], name: str) -> None:
         self._recorder = recorder
+        self._name = name
+        self._in_vain_since: float | None = None
         self.number = recorder.new_client()
         seconds = CALL_SECONDS[self.number % len(CALL_SECONDS)]
         self._clients = [Client([url], seconds) for url in urls]
         self.member = self.number % len(urls)
+        self._served = False
 
     def close(self) -> None:
         """Close all connections."""
+        if self._in_vain_since is not None:
+            self._recorder.was_away(self._name, time.monotonic() - self._in_vain_since)
         for client in self._clients:
             client.close()
 
@@ -122,6 +146,16 @@ class Caller:
         ``wait_seconds``: how long a lock may take.
         """
         operation = self._recorder.begin(self.number, method, request, self.member)
+        self._call(operation, method, request, wait_seconds)
+        if method != "lock":
+            # Who waits for a lock in vain may wait for its holder.
+            self._note_service(operation)
+        return operation
+
+    def _call(
+        self, operation: Operation, method: str, request: Record, wait_seconds: float
+    ) -> None:
+        self._served = False
         try:
             response = self._send(method, request, wait_seconds)
         except UnknownOutcomeError as error:
@@ -131,6 +165,7 @@ class Caller:
                 # Waiting, and renewing twice, are done as reads are: silence looks like a refusal.
                 self._unknown(operation, error)
             else:
+                self._served = error.code not in AWAY
                 self._recorder.end(operation, Outcome.REFUSED, None, error.message)
                 if isinstance(error, UnreachableError):
                     self.move()
@@ -138,8 +173,17 @@ class Caller:
             self._recorder.end(operation, Outcome.UNKNOWN, None, repr(error))
             raise
         else:
+            self._served = True
             self._recorder.end(operation, Outcome.OK, response)
-        return operation
+
+    def _note_service(self, operation: Operation) -> None:
+        """How long this client has been asking in vain, once it is served again."""
+        if not self._served:
+            if self._in_vain_since is None:
+                self._in_vain_since = operation.called_at
+        elif self._in_vain_since is not None:
+            self._recorder.was_away(self._name, time.monotonic() - self._in_vain_since)
+            self._in_vain_since = None
 
     def _unknown(self, operation: Operation, error: KvError) -> None:
         self._recorder.end(operation, Outcome.UNKNOWN, None, error.message)

@@ -70,9 +70,14 @@ class Path:
         self._weather = FAIR
         self.writers: dict[int, asyncio.StreamWriter] = {}
         """By number: the connections on it, so that they can be cut."""
+        self.felt = 0
+        """What was held back, lost or slowed since the weather turned bad: who breaks things asks
+        for it, as bad weather where nobody travels breaks nothing."""
 
     def set(self, weather: Weather) -> None:
         """From now on it is like this."""
+        if weather != FAIR:
+            self.felt = 0
         self._weather = weather
         if weather.blocked:
             self._open.clear()
@@ -81,6 +86,8 @@ class Path:
 
     async def wait_open(self) -> None:
         """Wait until something gets through."""
+        if not self._open.is_set():
+            self.felt += 1
         await self._open.wait()
 
     def due(self, now: float, before: float, size_bytes: int) -> float:
@@ -89,6 +96,9 @@ class Path:
         arrival = now + weather.delay_seconds + self._rng.uniform(0.0, weather.jitter_seconds)
         if self._rng.random() < weather.loss:
             arrival += self._rng.uniform(*RESEND_SECONDS)
+            self.felt += 1
+        elif not weather.loss and (weather.delay_seconds or weather.bytes_per_second):
+            self.felt += 1
         arrival = max(arrival, before)
         if weather.bytes_per_second:
             arrival += size_bytes / weather.bytes_per_second
@@ -218,6 +228,8 @@ class Relay:
                 self.path(source, target).set(weather)
         elif what == "cut":
             return {"cut": sum(self.path(*pair).cut() for pair in order["paths"])}
+        elif what == "felt":
+            return {"felt": sum(self.path(*pair).felt for pair in order["paths"])}
         else:
             raise ValueError(f"no order: {what}")
         return {}

@@ -24,7 +24,7 @@ from tests.chaos.report import Report, say
 from tests.chaos.sessions import Leaseholder, Locker
 from tests.chaos.watching import Watcher, everything, requests
 from tests.checking.history import Outcome
-from tests.checking.judge import judge
+from tests.checking.judge import doubts_of
 
 WORKERS: Final = ((Reader, 6), (Appender, 2), (Leaseholder, 2), (Locker, 3))
 CALM_SECONDS: Final = 1.0
@@ -100,6 +100,7 @@ class Round:
         self._over = threading.Event()
         self.recorder = Recorder()
         self._said_at = time.monotonic()
+        self._faults = ""
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Work, break, make whole, judge.
@@ -120,6 +121,7 @@ class Round:
             for kind, count in WORKERS
             for _ in range(count)
         ]
+        self._faults = " and ".join(fault.name for fault in faults)
         for one in (truth, *watchers, *workers):
             one.start()
         try:
@@ -177,7 +179,7 @@ class Round:
         for one in breaking:
             if one.error is not None:
                 raise one.error
-            self._report.faults[one.name] += one.happened
+            self._report.saw_fault(one.name, happened=one.happened)
 
     def _say(self, what: str) -> None:
         now = time.monotonic()
@@ -196,7 +198,7 @@ class Round:
 
     def _end(self) -> int:
         """The last words: everything is whole, so they come through; returns their revision."""
-        caller = Caller(self.recorder, self._urls)
+        caller = Caller(self.recorder, self._urls, "last words")
         key = self._prefix + b"end"
 
         def said() -> int:
@@ -220,12 +222,15 @@ class Round:
             history.truth = only(self._prefix, truth.truth)
         self._report.rounds += 1
         self._report.operations.update(self.recorder.counts)
+        self._report.saw_outages(self.recorder.outages, f"round {self._number}, {self._faults}")
         self._report.watches += len(history.watches)
         self._report.events += sum(
             len(response.events) for watch in history.watches for _, response in watch.responses
         )
         began = time.monotonic()
-        self._report.undecided += judge_round(history, truth.seen_at)
-        decided = judge(history, alone=False, since=revision, compacted=self._world.compactions)
-        self._report.undecided += not decided
-        self._report.judging_seconds += time.monotonic() - began
+        doubts = []
+        if judge_round(history, truth.seen_at):
+            doubts.append("what really happened is not known: it was compacted before it was heard")
+        doubts += doubts_of(history, alone=False, since=revision, compacted=self._world.compactions)
+        self._report.doubts += [f"round {self._number}: {words}" for words in doubts]
+        self._report.saw_judging(time.monotonic() - began, len(history.operations))

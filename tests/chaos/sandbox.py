@@ -8,21 +8,29 @@ them, and says what it leaves out.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 INSIDE: Final = "CHAOS_INSIDE"
 PROBE_SECONDS: Final = 10.0
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a run before its time, in good order."""
 BRIDGE: Final = "chaos0"
 NETWORK: Final = "10.77.0"
 OUR_HOST: Final = f"{NETWORK}.1"
 FIRST_HOST: Final = 10
 SMALL_DISK_BYTES: Final = 48 * 1024 * 1024
 
+# Whoever is killed takes along what it started: the process outside takes unshare, which takes the
+# first process inside, with which the kernel ends all others there.
+_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
 _UNSHARE: Final = (
     "unshare",
     "--mount",
@@ -51,15 +59,36 @@ def _works(command: Sequence[str]) -> bool:
 
 
 def enter(arguments: Sequence[str]) -> None:
-    """Run this module's command again inside, in this process's place; returns if it cannot be."""
+    """Run this module's command again inside, and end as it ends; returns if it cannot be."""
     if INSIDE in os.environ:
         return
     for user in ((), ("--map-root-user",)):
-        into = (*_UNSHARE, *user)
+        into = (*_WITH_US, *_UNSHARE, *user)
         if _works([*into, "sh", "-c", _PREPARE]):
-            os.environ[INSIDE] = "1"
-            command = [*into, sys.executable, "-m", "tests.chaos", *arguments]
-            os.execvp(command[0], command)
+            sys.exit(_lead([*into, sys.executable, "-m", "tests.chaos", *arguments]))
+
+
+def _lead(command: Sequence[str]) -> int:
+    """Run the command, and hand on what it is told; returns how it ended.
+
+    ``unshare`` itself is deaf to all but SIGKILL, and what is inside is not in our terminal's
+    group, so that it hears each signal once.
+    """
+    process: subprocess.Popen[bytes] | None = None
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        if process is None:
+            raise SystemExit(128 + number)
+        with contextlib.suppress(OSError, ValueError):
+            inside = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(inside[0]) if inside else process.pid, signal.SIGTERM)
+
+    for number in ENDING:
+        signal.signal(number, hand_on)
+    process = subprocess.Popen(
+        command, env={**os.environ, INSIDE: "1"}, start_new_session=True, stdin=subprocess.DEVNULL
+    )
+    return process.wait()
 
 
 def is_inside() -> bool:

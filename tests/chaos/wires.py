@@ -64,6 +64,10 @@ class Wires:
         """Let these directions be as they should."""
         self.set(paths, FAIR)
 
+    def felt(self, paths: Iterable[Direction]) -> int:
+        """How much was held back, lost or slowed on these since they were last made worse."""
+        return int(self._order("felt", paths=list(paths))["felt"])
+
     def cut(self, paths: Iterable[Direction]) -> int:
         """Break the connections on these directions; returns how many there were."""
         return int(self._order("cut", paths=list(paths))["cut"])
@@ -75,6 +79,10 @@ class Wires:
     def into(self, name: str) -> list[Direction]:
         """From all others to one member."""
         return [(other, name) for _, other in self.out_of(name)]
+
+    def unnamed(self) -> list[Direction]:
+        """The directions of whoever dialled before it was known by a name."""
+        return [pair for name in self.names for pair in (("", name), (name, ""))]
 
     def between(self, some: Sequence[str], others: Sequence[str]) -> list[Direction]:
         """Both directions between two groups."""

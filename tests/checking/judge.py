@@ -37,10 +37,28 @@ def judge(
     Raises:
         ViolationError: A promise was broken.
     """
+    return not doubts_of(
+        history, alone=alone, since=since, drift_seconds=drift_seconds, compacted=compacted
+    )
+
+
+def doubts_of(
+    history: History,
+    *,
+    alone: bool = True,
+    since: int = FIRST_REVISION,
+    drift_seconds: float = 0.0,
+    compacted: Iterable[int] | None = (),
+) -> list[str]:
+    """As ``judge``; returns what could not be decided, in words.
+
+    Raises:
+        ViolationError: A promise was broken.
+    """
     try:
         linearizability.check(
             history, alone=alone, since=since, drift_seconds=drift_seconds, compacted=compacted
         )
-    except UndecidedError:
-        return False
-    return True
+    except UndecidedError as doubt:
+        return [f"{linearizability.CHECKER}: {doubt}"]
+    return []

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 from kvstore.cli.cluster_nodes import Node, serve_arguments
 from kvstore.cli.processes import Child
@@ -157,7 +158,9 @@ class Member:
 
     def metrics(self) -> dict[str, float]:
         """Every sample of its /metrics: name with labels, and value."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.node.client_port, timeout=5)
+        host = urlsplit(self.client_url).hostname
+        assert host is not None, f"a URL without a host: {self.client_url}"
+        connection = http.client.HTTPConnection(host, self.node.client_port, timeout=5)
         try:
             connection.request("GET", "/metrics")
             response = connection.getresponse()

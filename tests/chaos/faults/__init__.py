@@ -1,7 +1,9 @@
 """What can go wrong? Each fault is a function that begins it, holds it for a while, and ends it.
 
 A fault takes the members that it hurts for itself (``World.claim``); where another fault has them
-it does nothing and returns False. What it breaks it makes whole again, whatever happens.
+it does nothing. It returns whether it really happened, by what was seen of it outside of itself: a
+process gone by that signal, bytes held back by the relay, a date that is wrong. A fault that did
+nothing is reported as such. What it breaks it makes whole again, whatever happens.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from tests.chaos import sandbox
-from tests.chaos.faults import clocks, disks, membership, network, processes, upkeep
+from tests.chaos.faults import (
+    clocks,
+    disks,
+    membership,
+    network,
+    processes,
+    replacing,
+    upkeep,
+)
 from tests.chaos.members import World
 
 __all__ = ["FAULTS", "Fault", "possible"]
@@ -21,7 +31,7 @@ class Fault(NamedTuple):
     """One way to break something.
 
     Attributes:
-        run: Does it all; returns whether it did.
+        run: Does it all; returns whether it really happened.
         alone: No other fault may happen at the same time: it needs the rest to be well.
         inside: It needs namespaces of the kernel.
         clocks: It needs the right to change a process's monotonic clock.
@@ -60,11 +70,14 @@ FAULTS: Final = (
     Fault(disks.fill, inside=True),
     Fault(disks.slow_syncs),
     Fault(disks.damage_a_file, alone=True),
+    Fault(disks.damage_the_middle_of_the_log, alone=True),
+    Fault(disks.damage_a_file_in_use, alone=True),
     Fault(clocks.change_wall_clock),
     Fault(clocks.change_monotonic_clock, clocks=True),
     Fault(membership.add_and_remove, alone=True),
-    Fault(membership.lose_a_directory, alone=True),
     Fault(membership.move_leader),
+    Fault(replacing.lose_a_directory, alone=True),
+    Fault(replacing.lose_a_directory_and_replace_itself, alone=True),
     Fault(upkeep.save_snapshots),
     Fault(upkeep.compact),
     Fault(upkeep.defragment),

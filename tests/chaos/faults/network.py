@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,6 +18,7 @@ BLOCKED_SECONDS: Final = (1.0, 8.0)
 NO_QUORUM_SECONDS: Final = (2.0, 12.0)
 BAD_SECONDS: Final = (3.0, 8.0)
 BREAKS: Final = (3, 15)
+DIAL_SECONDS: Final = 0.5
 
 
 def _block(
@@ -32,11 +34,13 @@ def _block(
             world.wires.set(paths, BLOCKED)
             try:
                 hold(rng, *seconds)
+                felt = world.wires.felt(paths)
                 if rng.random() < 0.5:
                     world.wires.cut(paths)
             finally:
                 world.wires.clear(paths)
-        return ours
+            return felt > 0
+        return False
 
 
 def cut_off_everybody(world: World, rng: random.Random) -> bool:
@@ -99,9 +103,10 @@ def _spoil(world: World, rng: random.Random, weather: Weather) -> bool:
             world.wires.set(paths, weather)
             try:
                 hold(rng, *BAD_SECONDS)
+                return world.wires.felt(paths) > 0
             finally:
                 world.wires.clear(paths)
-        return ours
+        return False
 
 
 def lose_packets(world: World, rng: random.Random) -> bool:
@@ -124,10 +129,11 @@ def slow_down(world: World, rng: random.Random) -> bool:
 
 def break_connections(world: World, rng: random.Random) -> bool:
     """Every connection between members is reset, again and again."""
+    broken = 0
     for _ in range(rng.randint(*BREAKS)):
-        world.wires.cut(world.wires.everywhere())
+        broken += world.wires.cut(world.wires.everywhere())
         hold(rng, 0.0, 0.6)
-    return True
+    return broken > 0
 
 
 def pull_the_cable(world: World, rng: random.Random) -> bool:
@@ -138,6 +144,15 @@ def pull_the_cable(world: World, rng: random.Random) -> bool:
             sandbox.set_link(victim.slot.network, up=False)
             try:
                 hold(rng, *BLOCKED_SECONDS)
+                return not _answers(victim)
             finally:
                 sandbox.set_link(victim.slot.network, up=True)
-        return ours
+        return False
+
+
+def _answers(member: ChaosMember) -> bool:
+    try:
+        socket.create_connection((member.slot.host, member.node.client_port), DIAL_SECONDS).close()
+    except OSError:
+        return False
+    return True

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from tests.chaos.faults.holding import hold
@@ -16,11 +19,17 @@ PAUSED_SECONDS: Final = (1.0, 10.0)
 def _kill(world: World, rng: random.Random, victim: ChaosMember) -> bool:
     with world.claim(victim) as ours:
         if ours:
-            victim.end_by(victim.kill)
+            victim.end_by(victim.kill_nowait)
+            killed = _was_killed(victim)
             hold(rng, *DOWN_SECONDS)
             victim.start()
             victim.wait_ready()
-        return ours
+            return killed
+        return False
+
+
+def _was_killed(member: ChaosMember) -> bool:
+    return member.wait_end() == -signal.SIGKILL
 
 
 def kill_leader(world: World, rng: random.Random) -> bool:
@@ -39,14 +48,14 @@ def kill_all(world: World, rng: random.Random) -> bool:
         if ours:
             for member in world.members:
                 member.end_by(member.kill_nowait)
-            for member in world.members:
-                member.wait_end()
+            killed = [_was_killed(member) for member in world.members]
             hold(rng, 0.0, 1.0)
             for member in rng.sample(world.members, world.size):
                 member.start()
             for member in world.members:
                 member.wait_ready()
-        return ours
+            return all(killed)
+        return False
 
 
 def _pause(world: World, rng: random.Random, victim: ChaosMember) -> bool:
@@ -55,9 +64,15 @@ def _pause(world: World, rng: random.Random, victim: ChaosMember) -> bool:
             victim.pause()
             try:
                 hold(rng, *PAUSED_SECONDS)
+                return _is_stopped(victim.pid)
             finally:
                 victim.resume()
-        return ours
+        return False
+
+
+def _is_stopped(pid: int) -> bool:
+    # proc(5): the state follows the name, which is in brackets and may hold any of them.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def pause_leader(world: World, rng: random.Random) -> bool:
@@ -95,8 +110,13 @@ def restart_each_in_turn(world: World, rng: random.Random) -> bool:
     """SIGTERM and a new start of one after the other, as for a new version."""
     with world.claim(*world.members) as ours:
         if ours:
-            for member in rng.sample(world.members, world.size):
-                _terminate(member)
-                member.start()
-                member.wait_ready()
+            restart_in_turn(rng.sample(world.members, world.size))
         return ours
+
+
+def restart_in_turn(members: Sequence[ChaosMember]) -> None:
+    """The next one is stopped when the last one serves again."""
+    for member in members:
+        _terminate(member)
+        member.start()
+        member.wait_ready()

@@ -1,10 +1,12 @@
-"""Comes before a member's own code: a wall clock that is wrong, and a disk that is slow.
+"""Comes before a member's own code: a wrong wall clock, a slow disk, haste in reading it again.
 
 Python imports ``sitecustomize`` from its path before anything else; a member that is to be
 tampered with has this directory there. Nothing of the product knows of it.
 
 ``CHAOS_WALL_OFFSET``: seconds by which ``time.time`` is wrong. ``CHAOS_SLOW_DISK``: the name of a
-file; while it is there, each sync first takes as many seconds as it says.
+file; while it is there, each sync first takes as many seconds as it says, and the file
+``CHAOS_SLOWED_SYNCS`` grows by a byte. ``CHAOS_SCRUB_PAUSE``: seconds between two passes over the
+disk.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections.abc import Callable
 
 _offset = float(os.environ.get("CHAOS_WALL_OFFSET", "0"))
 _slow = os.environ.get("CHAOS_SLOW_DISK", "")
+_slowed_syncs = os.environ.get("CHAOS_SLOWED_SYNCS", os.devnull)
+_scrub_pause = os.environ.get("CHAOS_SCRUB_PAUSE", "")
 
 if _offset:
     _time, _time_ns = time.time, time.time_ns  # noqa: TID251 - it is the one that is changed
@@ -30,6 +34,8 @@ def _slowed(sync: Callable[[int], None]) -> Callable[[int], None]:
     def slow(descriptor: int) -> None:
         with contextlib.suppress(OSError, ValueError), open(_slow, encoding="ascii") as said:
             pause(float(said.read()))
+            with open(_slowed_syncs, "ab") as slowed:
+                slowed.write(b".")
         sync(descriptor)
 
     return slow
@@ -38,3 +44,8 @@ def _slowed(sync: Callable[[int], None]) -> Callable[[int], None]:
 if _slow:
     os.fdatasync = _slowed(os.fdatasync)  # type: ignore[assignment]
     os.fsync = _slowed(os.fsync)  # type: ignore[assignment]
+
+if _scrub_pause:
+    from kvstore.server import scrub
+
+    scrub.PAUSE_SECONDS = float(_scrub_pause)
