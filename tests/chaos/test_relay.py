@@ -111,3 +111,46 @@ def test_packets_that_are_lost_come_late_and_none_overtakes_another() -> None:
         arrivals.append(path.due(number / 100, arrivals[-1], 100))
     assert arrivals == sorted(arrivals)
     assert max(at - number / 100 for number, at in enumerate(arrivals[1:])) > 0.2
+
+
+async def _felt(relay: Relay, source: str, target: str) -> int:
+    answer = await relay.obey({"do": "felt", "paths": [[source, target]]})
+    return int(answer["felt"])
+
+
+async def test_what_bad_weather_did_is_counted() -> None:
+    async with linked() as (relay, reader, writer):
+        writer.write(HEAD)
+        await asyncio.wait_for(reader.readexactly(len(HEAD)), SECONDS)
+        await _weather(relay, "one", "two", Weather(blocked=True))
+        # Nobody travels: nothing is broken yet.
+        assert await _felt(relay, "one", "two") == 0
+        writer.write(b"late")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.readexactly(4), 0.1)
+        assert await _felt(relay, "one", "two") == 1
+        assert await _felt(relay, "two", "one") == 0
+        await _weather(relay, "one", "two", FAIR)
+        await asyncio.wait_for(reader.readexactly(4), SECONDS)
+        # It is asked for after the weather has changed as well; the next time counts anew.
+        assert await _felt(relay, "one", "two") == 1
+        await _weather(relay, "one", "two", Weather(delay_seconds=0.001))
+        assert await _felt(relay, "one", "two") == 0
+
+
+@pytest.mark.parametrize(
+    ("weather", "counted"),
+    [
+        (FAIR, False),
+        (Weather(loss=1.0), True),
+        # What is lost counts, not that all is a little slower.
+        (Weather(loss=1e-12, delay_seconds=0.002), False),
+        (Weather(delay_seconds=0.01), True),
+        (Weather(bytes_per_second=1e6), True),
+    ],
+)
+def test_weather_is_felt_by_what_it_does(weather: Weather, *, counted: bool) -> None:
+    path = Path(random.Random(1))
+    path.set(weather)
+    path.due(1.0, 0.0, 1000)
+    assert bool(path.felt) == counted

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from kvstore.types import KeyValue
 from tests.e2e.cluster import Cluster
 from tests.e2e.commands import log_is_clean
 from tests.e2e.conftest import FigureMaker
+from tests.e2e.processes import READY_LINE, READY_SECONDS, wait_for
 from tests.e2e.recorder import Recorder, check_everywhere
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +30,7 @@ SHORT_SECONDS_MAX = 240.0
 SEED = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().getrandbits(32))
 PAUSE_SECONDS = 5.0
 ROUND_SECONDS_MAX = 60.0
+INTERRUPTED = 130
 
 Fault = Callable[[Cluster, Recorder], None]
 
@@ -119,6 +123,49 @@ def test_chaos_for_a_short_while_violates_nothing(figure: FigureMaker, tmp_path:
     summary = done.stdout.splitlines()[-1]
     assert summary.endswith("violations 0"), done.stdout
     figure(f"chaos, seed {SEED}: {summary}")
+
+
+def _processes_of(directory: Path) -> list[str]:
+    """The command lines in which a run's directory is named."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if str(directory) in line]
+
+
+@pytest.mark.timeout(ROUND_SECONDS_MAX)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_chaos_that_is_ended_leaves_no_process_behind(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    directory = tmp_path / "chaos"
+    command = (sys.executable, "-m", "tests.chaos", "--minutes=2", f"--directory={directory}")
+    with (tmp_path / "output").open("wb") as output:
+        run = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output)
+    try:
+        log = directory / "node1.log"
+        wait_for(
+            "a member serves",
+            lambda: log.exists() and READY_LINE in log.read_bytes(),
+            READY_SECONDS,
+        )
+        # Without namespaces of the kernel nobody is left to end what a killed run has started.
+        if number == signal.SIGKILL and b"left out" in (tmp_path / "output").read_bytes():
+            pytest.skip("namespaces are not allowed here")
+        assert len(_processes_of(directory)) > 1
+        run.send_signal(number)
+        code = run.wait(READY_SECONDS)
+    finally:
+        run.kill()
+        run.wait()
+    wait_for("all its processes are gone", lambda: not _processes_of(directory), READY_SECONDS)
+    if number == signal.SIGKILL:
+        assert code == -number
+        return
+    assert code == INTERRUPTED
+    assert not directory.exists()
+    assert b"ended before its time by" in (tmp_path / "output").read_bytes()
 
 
 def _recorded() -> Recorder:
