@@ -8,8 +8,9 @@ start of a new segment (``Wal.begin_anew``): that goes for the segment in use as
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KvError
@@ -63,7 +64,19 @@ class Scrub:
         self.bytes_total = 0
         self.passes_total = 0
         self.damaged_total = 0
-        self.mended_total = 0
+        self._mended = 0
+        self._owed: list[Callable[[], bool]] = []
+        # One for each file that is being written anew: whether that is durable.
+
+    @property
+    def mended_total(self) -> int:
+        """Damaged files in whose place there is something sound, durably: what is only on its way
+        would go with the process.
+        """
+        owed = [is_durable for is_durable in self._owed if not is_durable()]
+        self._mended += len(self._owed) - len(owed)
+        self._owed = owed
+        return self._mended
 
     def start(self) -> None:
         """Begin, if it is wanted."""
@@ -95,7 +108,7 @@ class Scrub:
             damage = await self._read(scrub_segment(self._disk, self._layout.wal, written))
             if damage is not None and self._is_in_use(written):
                 self._found(damage)
-                await self._mend_log()
+                await self._mend_log(written)
         directory = self._layout.snapshots
         for name in await in_lane(self._lane, lambda: self._disk.list(directory)):
             if name.endswith(SUFFIX):
@@ -103,7 +116,7 @@ class Scrub:
                 if damage is not None:
                     self._found(damage)
                     await self._snapshots.discard(name)
-                    self.mended_total += 1
+                    self._owed.append(self._snapshots.has_durable)
         self.passes_total += 1
         read, damaged = self.bytes_total - before[0], self.damaged_total - before[1]
         log.debug("read %d bytes again, %d files were damaged", read, damaged)
@@ -119,16 +132,19 @@ class Scrub:
         return None
 
     def _is_in_use(self, written: Written) -> bool:
-        return any(each.number == written.number for each in self._wal.written())
+        return not self._is_gone(written.number)
+
+    def _is_gone(self, number: int) -> bool:
+        return all(each.number != number for each in self._wal.written())
 
     def _found(self, damage: WalError) -> None:
         self.damaged_total += 1
         what = damage.summary if isinstance(damage, CorruptError) else str(damage)
         log.error("found damage, and write anew what is lost: %s", what)
 
-    async def _mend_log(self) -> None:
+    async def _mend_log(self, written: Written) -> None:
         for _ in range(ATTEMPTS_MAX):
             if await self._snapshots.begin_log_anew():
-                self.mended_total += 1
+                self._owed.append(partial(self._is_gone, written.number))
                 return
         log.error("the log could not be written anew yet: the next pass tries again")

@@ -125,7 +125,7 @@ class SnapshotKeeper:
 
     def _tick(self, now: float) -> None:
         latest = self.latest
-        if self._unproven and latest and self._wal.mark_durable_index >= latest.meta.index:
+        if self._unproven and latest and self.has_durable():
             self._adopt(latest)
         if self._taking is not None or now < self._retry_at or self._rebuilding:
             return
@@ -160,6 +160,11 @@ class SnapshotKeeper:
             self.latest = None
         self._wanted = True
         await in_lane(self._lane, lambda: set_aside(self._disk, directory, name))
+
+    def has_durable(self) -> bool:
+        """Whether a restart finds the latest snapshot: it is there, and the log's mark names it."""
+        latest = self.latest
+        return latest is not None and self._wal.mark_durable_index >= latest.meta.index
 
     async def begin_log_anew(self) -> bool:
         """A segment was found damaged: take a snapshot, and write behind it what follows it.

@@ -81,6 +81,23 @@ def test_a_damaged_snapshot_is_taken_again(size: int, place: int) -> None:
         story(seed)
 
 
+@scenario(1, 2, 3, 4, snapshot_count=40, snapshot_catchup_entries=10)
+async def test_what_counts_as_mended_outlives_a_crash_at_that_moment(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    for first in (0, 60, 120):
+        await put_many(leader, first, first + 60)
+        await asyncio.sleep(1.0)
+    victim = cluster.rng.choice(cluster.hosts)
+    reader = victim.node.scrub
+    # A log that was written anew stands on one snapshot alone: there is none before that would do.
+    tail = victim.node.wal.written()[-1].number
+    victim.disk.flip(next(path for path in segments(victim) if f"{tail:016x}" in path), 700, 0xFF)
+    await cluster.wait(lambda: reader.mended_total == 1)
+    victim.disk.flip(snapshots(victim)[-1], 700, 0xFF)
+    await cluster.wait(lambda: reader.mended_total == 2)
+    await check_restart(cluster, victim)
+
+
 def names(host: Host) -> list[str]:
     return host.disk.list("/data/member/snap")
 
