@@ -193,7 +193,7 @@ def _check_places(history: History, calls: Calls, since: int) -> None:
         response = history.operations[seen.number].response
         if seen.revision > response.header.revision:
             raise _wrong(history, [seen.number], "a revision was read that was yet to come")
-        if any(record.create_revision <= since for record in response.kvs):
+        if any(record.create_revision <= since for record in seen.response.kvs):
             words = f"at revision {since}, which was later, none of the keys was there"
             raise _wrong(history, [seen.number], words)
     _check_times(history, calls.placed, writers)

@@ -20,6 +20,8 @@ from kvstore.types import (
     Event,
     EventType,
     KeyValue,
+    LeaderRequest,
+    LeaderResponse,
     PutRequest,
     PutResponse,
     RangeRequest,
@@ -238,3 +240,14 @@ def test_a_call_of_unknown_outcome_happened_in_no_revision_before_the_first_call
     early = read(2, 3, 1, serializable=True)
     with pytest.raises(ViolationError):
         _beside_others(unknown(0, b"maybe"), early, read(4, 5, 12, maybe))
+
+
+def test_who_leads_an_election_was_not_there_before_the_first_call() -> None:
+    def leader(revision: int) -> Operation:
+        candidate = KeyValue(b"e/1", revision, revision, 1, b"me")
+        response = LeaderResponse(header(12), candidate)
+        return answered(4, 5, "leader", LeaderRequest(b"e"), response)
+
+    assert _beside_others(put(0, 1, b"me", 11, b"e/1"), leader(11))
+    with pytest.raises(ViolationError, match="none of the keys was there"):
+        _beside_others(put(0, 1, b"me", 11, b"e/1"), leader(10))
