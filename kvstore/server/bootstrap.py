@@ -146,7 +146,9 @@ def recover(
 def _whose(recovered: Recovered) -> tuple[Beginning, Identity]:
     metadata = recovered.metadata
     beginning = Beginning.read(metadata.bootstrap, metadata.member_id)
-    return beginning, Identity(metadata.cluster_id, metadata.member_id, beginning.founders)
+    return beginning, Identity(
+        metadata.cluster_id, metadata.member_id, beginning.founders, beginning.contacts
+    )
 
 
 def new_log(
@@ -162,7 +164,7 @@ def new_log(
             directory that was wiped does not take up the names of commands of its former life.
     """
     urls = tuple(sorted(config.initial_advertise_peer_urls))
-    beginning = Beginning(log_id, config.name, urls, identity.members)
+    beginning = Beginning(log_id, config.name, urls, identity.members, identity.contacts)
     return Metadata(identity.cluster_id, identity.member_id, first_incarnation, beginning.written())
 
 

@@ -13,33 +13,41 @@ import msgspec
 from kvstore.errors import ConfigError, StateError
 from kvstore.types import Member
 
-BEGINNING_FORMAT = 2
+BEGINNING_FORMAT = 3
+BEGINNING_FORMATS = (2, 3)
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """This member, its cluster, and the members that the cluster started with, sorted by id."""
+    """This member, its cluster, and the members that the cluster started with, sorted by id.
+
+    ``contacts`` are the members that one which joined later was told of: of those that the cluster
+    started with none may be left.
+    """
 
     cluster_id: int
     member_id: int
     members: tuple[Member, ...]
+    contacts: tuple[Member, ...] = ()
 
 
 class Beginning(msgspec.Struct, frozen=True, array_like=True):
     """What a log remembers of its member's first start: the ``bootstrap`` of its metadata.
 
     ``founders`` are those that the cluster started with, the same on every member: with them
-    everybody's log and state begin alike, also those of members that joined later. Format 2, a
-    MessagePack array::
+    everybody's log and state begin alike, also those of members that joined later. ``contacts``
+    are the members that such a one knows until the log tells it more. Format 3, a MessagePack
+    array::
 
-        [ 2, log id u64, name, [peer URL, ...], [founder, ...] ]
+        [ 3, log id u64, name, [peer URL, ...], [founder, ...], [contact, ...] ]
 
-    Format 1 was the array of founders alone.
+    Format 2 was without contacts, format 1 the array of founders alone.
     """
 
     log_id: int
     name: str
     peer_urls: tuple[str, ...]
     founders: tuple[Member, ...]
+    contacts: tuple[Member, ...] = ()
 
     def written(self) -> bytes:
         """The bytes."""
@@ -47,14 +55,14 @@ class Beginning(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def read(cls, data: bytes, own_id: int) -> "Beginning":
-        """From the bytes, of either format; one of format 1 has no log id (0).
+        """From the bytes, of any format; one of format 1 has no log id (0).
 
         Raises:
-            StateError: They are of neither.
+            StateError: They are of none.
         """
         try:
             rows = msgspec.msgpack.decode(data)
-            if rows and rows[0] == BEGINNING_FORMAT:
+            if rows and rows[0] in BEGINNING_FORMATS:
                 return msgspec.convert(rows[1:], cls)
             founders = msgspec.convert(rows, tuple[Member, ...])
         except (msgspec.DecodeError, msgspec.ValidationError, TypeError, LookupError) as error:

@@ -128,7 +128,8 @@ def find_own(config: "ServerConfig", views: list[ClusterView]) -> Identity:
     member = own[0]
     if any(member.ID in view.started for view in views):
         raise _lost(config, member.ID, member.name)
-    return Identity(newest.cluster_id, member.ID, newest.founders)
+    others = tuple([other for other in newest.members if other.ID != member.ID])
+    return Identity(newest.cluster_id, member.ID, newest.founders, others)
 
 
 def _lost(config: "ServerConfig", member_id: int, name: str) -> LostMemberError:

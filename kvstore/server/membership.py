@@ -42,6 +42,8 @@ LEAVE_SECONDS = 0.2
 HAND_OVERS_MAX = 2
 """How often a leader that is to leave tries to hand over before it carries its removal out itself.
 """
+LONELY_SECONDS = 30.0
+"""How often a member that joins and reaches nobody says so."""
 _NO_TOKEN = 0
 """Proposals are numbered from a random start, never 0: nobody waits for this one."""
 
@@ -82,6 +84,11 @@ def configuration_of(roster: Roster) -> Configuration:
     return Configuration(tuple(sorted(voters)), learners=tuple(sorted(learners)))
 
 
+def _urls(roster: Roster, contacts: dict[int, Member], member: MemberId) -> tuple[str, ...]:
+    contact = contacts.get(member)
+    return roster.urls_of(member) or (() if contact is None else contact.peerURLs)
+
+
 class MembershipKeeper:
     """Everything about members on one member.
 
@@ -99,6 +106,7 @@ class MembershipKeeper:
         self._linked_by: tuple[int, tuple[NodeId, ...]] | None = None
         self._hand_overs = 0
         self._leaving = False
+        self._lonely_since: float | None = None
         node.driver.on_tick(self._tick)
         node.peers.serve("member.check", self._on_check)
 
@@ -114,6 +122,8 @@ class MembershipKeeper:
             self._reconcile()
         elif self._is_out():
             self.leave("the log says so")
+        elif not self._roster.version:
+            self._say_if_lonely(now)
         if self._checks:
             checks, self._checks = self._checks, []
             for ask, reply, give_up in checks:
@@ -135,16 +145,36 @@ class MembershipKeeper:
         # Whoever was removed is needed until the configuration without it is committed.
         peers = {int(one): MemberId(one) for one in involved}
         peers |= {int(key): key for key in roster.members}
+        # One that joined, and has not heard of anything since, may have been removed meanwhile:
+        # those that it was told of can say so, and of the founders none may be left.
+        contacts = {} if roster.version else {each.ID: each for each in node.identity.contacts}
+        peers |= {int(key): MemberId(key) for key in contacts}
         peers.pop(node.member_id, None)
         # One that took a lost member's place has its URLs, and may not have heard yet that the
         # other is gone: there it would find nobody but itself.
         here = own.peerURLs if own is not None else node.config.initial_advertise_peer_urls
         node.network.set_peers(
             {
-                key: tuple([url for url in roster.urls_of(member) if url not in here])
+                key: tuple([url for url in _urls(roster, contacts, member) if url not in here])
                 for key, member in peers.items()
             }
         )
+
+    def _say_if_lonely(self, now: float) -> None:
+        """Tell an operator if nobody answers whom a member that joins was told of."""
+        node = self._node
+        contacts = node.identity.contacts
+        linked = not contacts or any(node.network.is_up(each.ID) for each in contacts)
+        if linked or self._lonely_since is None:
+            self._lonely_since = now
+        elif now - self._lonely_since >= LONELY_SECONDS:
+            self._lonely_since = now
+            log.warning(
+                "none of the members that this one was told of when it joined answers (%s): see "
+                "that they run and reach it; if it was removed meanwhile (kvstore member list, "
+                "against any member), stop it",
+                ", ".join(url for each in contacts for url in each.peerURLs),
+            )
 
     def _knows_all(self) -> bool:
         """Whether this leader has applied all that its predecessors committed.

@@ -40,7 +40,6 @@ MARKS = {
     "lock held": "a client was told that a lock is its",
     "lock lost": "a client that held a lock found that it does not any more",
     "member added": "a machine joined a cluster that runs",
-    "removed before it was linked": "a new member was taken out and never heard of its cluster",
     "member removed": "a member that was taken out has ended by itself",
     "torn tail cut": "a log that was cut off by a power cut was opened",
     "directory entry lost": "a name that was not synced was gone after a power cut",

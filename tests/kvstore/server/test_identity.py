@@ -2,12 +2,14 @@
 
 import hashlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.errors import ConfigError
-from kvstore.server.identity import cluster_id, derive, member_id
+from kvstore.errors import ConfigError, StateError
+from kvstore.server.identity import Beginning, cluster_id, derive, member_id
+from kvstore.types import Member
 
 CLUSTER = {
     "a": ("http://10.0.0.1:2380",),
@@ -55,3 +57,19 @@ def test_a_name_that_is_not_in_the_list_is_refused() -> None:
 def test_two_members_with_the_same_urls_are_refused() -> None:
     with pytest.raises(ConfigError, match="the same peer URLs"):
         derive("a", {"a": ("http://x:1",), "b": ("http://x:1",)}, "token")
+
+
+def test_the_beginning_of_a_log_is_read_in_every_format() -> None:
+    one, two = Member(1, "a", ("http://a:1",)), Member(2, "b", ("http://b:1",))
+    beginning = Beginning(7, "b", ("http://b:1",), (one, two), (one,))
+    assert Beginning.read(beginning.written(), 2) == beginning
+    older = Beginning(7, "b", ("http://b:1",), (one, two))
+    rows = msgspec.structs.astuple(older)[:-1]
+    assert Beginning.read(msgspec.msgpack.encode((2, *rows)), 2) == older
+    oldest = Beginning(0, "b", ("http://b:1",), (one, two))
+    assert Beginning.read(msgspec.msgpack.encode((one, two)), 2) == oldest
+
+
+def test_the_beginning_of_a_log_of_a_format_to_come_is_refused() -> None:
+    with pytest.raises(StateError, match="whose it is"):
+        Beginning.read(msgspec.msgpack.encode((4, 7, "b", [], [])), 2)

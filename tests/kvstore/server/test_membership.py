@@ -1,8 +1,11 @@
 """Members come and go while the cluster works."""
 
 import asyncio
+import logging
 import random
 
+from kvstore.server.membership import LONELY_SECONDS
+from kvstore.types import MemberAddRequest, MemberRemoveRequest
 from tests.support.cluster import Cluster
 from tests.support.operator import HEALTHY_SECONDS, Disturbance, Operator
 from tests.support.scenario import scenario
@@ -89,3 +92,52 @@ async def test_everybody_restarts_after_the_members_have_changed(cluster: Cluste
     await cluster.wait_leader()
     assert await cluster[1].get(b"k") == b"v"
     await cluster.wait_equal()
+
+
+@scenario(1, 2)
+async def test_who_is_removed_before_it_was_ever_linked_learns_of_it_though_no_founder_is_left(
+    cluster: Cluster,
+) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    await replace_everybody(cluster, Operator(cluster))
+    leader = await cluster.wait_leader()
+    members = [host.member_id for host in cluster.hosts]
+    late = cluster.new_host()
+    urls = list(late.config.initial_advertise_peer_urls)
+    added = (await leader.call("member_add", MemberAddRequest(urls, isLearner=True))).member.ID
+    cluster.wire.partition([added], members)
+    await late.join()
+    await leader.call("member_remove", MemberRemoveRequest(added))
+    # Whom it looks for outlives its process.
+    late.crash()
+    await late.start()
+    await asyncio.sleep(HEALTHY_SECONDS)
+    assert late.up
+    assert not late.machine.applied_index
+    cluster.wire.heal()
+    await cluster.retire(late)
+
+
+@scenario(1)
+async def test_who_joins_and_reaches_nobody_says_so(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    members = [host.member_id for host in cluster.hosts]
+    late = cluster.new_host()
+    urls = list(late.config.initial_advertise_peer_urls)
+    added = (await leader.call("member_add", MemberAddRequest(urls, isLearner=True))).member.ID
+    cluster.wire.partition([added], members)
+    said: list[str] = []
+    watch = logging.Handler()
+    watch.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("kvstore.members")
+    log.addHandler(watch)
+    try:
+        await late.join()
+        await asyncio.sleep(3 * LONELY_SECONDS)
+    finally:
+        log.removeHandler(watch)
+    lonely = [words for words in said if "none of the members" in words]
+    assert len(lonely) == 2
+    assert "http://m0:2380" in lonely[0]
+    cluster.wire.heal()
+    await cluster.wait(lambda: late.machine.applied_index)

@@ -149,14 +149,8 @@ class _Crew:
         for host in list(world.cluster.hosts):
             if not host.known_id or host.known_id in listed:
                 continue
-            if host.up and host.machine.applied_index:
-                # It hears of it by itself, and ends.
-                continue
             if host.up:
-                # Removed before it was ever linked it knows only the founders: where they are gone
-                # nobody tells it, and its operator has to.
-                world.marks.hit("removed before it was linked", host.number)
-                await world.stop(host)
+                # It hears of it by itself, and ends.
                 continue
             if host.ending is None and self._rng.random() < 0.7:
                 # It was down, and hears of it when it comes back.
