@@ -8,10 +8,8 @@ linearizability (Herlihy and Wing, 1990), and of writes that nothing acknowledge
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from math import inf
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kvstore.client import prefix_end
@@ -19,25 +17,22 @@ from kvstore.types import (
     DeleteRangeRequest,
     Event,
     EventType,
-    FilterType,
     KeyValue,
     PutRequest,
     RangeRequest,
     RangeResponse,
     TxnRequest,
     TxnResponse,
-    WatchCreateRequest,
 )
-from tests.checking.history import History, Operation, Outcome, Watch
+from tests.checking.history import History, Operation, Outcome
+from tests.checking.past import Past
 from tests.checking.violation import ViolationError
 
 Change = tuple[EventType, bytes, bytes]
 
 
-def judge_round(history: History, seen_at: Mapping[int, float]) -> int:
-    """See that every answer and every watch agrees with the truth, and with time.
-
-    ``seen_at``: when each revision of the truth was heard of; it was there before.
+def judge_round(history: History) -> int:
+    """See that every answer agrees with the truth, and with time.
 
     Returns:
         How many histories could not be judged: 1 if the truth is not known.
@@ -53,47 +48,7 @@ def judge_round(history: History, seen_at: Mapping[int, float]) -> int:
             check_answer(operation, past)
     check_time(history.operations)
     check_origins(history)
-    check_fences(history.operations)
-    check_leases(history, seen_at)
-    for watch in history.watches:
-        check_watch(watch, history.truth)
     return 0
-
-
-class Past:
-    """What each key of a round was at each revision; before the round there were none."""
-
-    def __init__(self, truth: dict[int, list[Event]]) -> None:
-        self._truth = truth
-        self._revisions: dict[bytes, list[int]] = defaultdict(list)
-        self._records: dict[bytes, list[KeyValue | None]] = defaultdict(list)
-        for revision in sorted(truth):
-            for event in truth[revision]:
-                assert event.kv is not None, "an event without a key"
-                self._revisions[event.kv.key].append(revision)
-                self._records[event.kv.key].append(
-                    event.kv if event.type == EventType.PUT else None
-                )
-        self._keys = sorted(self._revisions)
-
-    def at(self, revision: int, key: bytes, range_end: bytes) -> list[KeyValue]:
-        """The records of a range as of a revision."""
-        found = []
-        for name in self._range(key, range_end):
-            place = bisect_right(self._revisions[name], revision)
-            record = self._records[name][place - 1] if place else None
-            if record is not None:
-                found.append(record)
-        return found
-
-    def changes(self, revision: int) -> list[Change]:
-        """What a revision changed, in order."""
-        return [_change(event) for event in self._truth.get(revision, [])]
-
-    def _range(self, key: bytes, range_end: bytes) -> Sequence[bytes]:
-        if not range_end:
-            return [key] if key in self._revisions else []
-        return self._keys[bisect_left(self._keys, key) : bisect_left(self._keys, range_end)]
 
 
 def _change(event: Event) -> Change:
@@ -176,11 +131,12 @@ def _holds(compare: Any, found: Sequence[KeyValue]) -> bool:
 
 def _check_changes(operation: Operation, changes: list[Change], past: Past) -> None:
     revision = operation.response.header.revision
-    if past.changes(revision) != changes:
+    happened = [_change(event) for event in past.events(revision)]
+    if happened != changes:
         raise ViolationError(
             "durability",
             f"acknowledged at revision {revision}:\n  {operation}\n"
-            f"but that revision was {past.changes(revision)}",
+            f"but that revision was {happened}",
         )
 
 
@@ -265,113 +221,6 @@ def check_origins(history: History) -> None:
                 raise ViolationError(
                     "durability", f"revision {revision} is {event}; asked for by {asker}"
                 )
-
-
-def check_fences(operations: Sequence[Operation]) -> None:
-    """See that nobody wrote under a lock's fence after a later holder did.
-
-    Raises:
-        ViolationError: Somebody did.
-    """
-    newest: dict[bytes, tuple[int, Operation]] = {}
-    guarded = [
-        one
-        for one in operations
-        if one.method == "txn" and one.outcome is Outcome.OK and one.response.succeeded
-    ]
-    for one in sorted(guarded, key=lambda one: one.response.header.revision):
-        compare, put = one.request.compare[0], one.request.success[0].request_put
-        if put is None or b"/g/" not in put.key:
-            continue
-        fence, holder = newest.get(put.key, (0, one))
-        if compare.create_revision < fence:
-            raise ViolationError("mutual exclusion", f"{one}\nwrote after\n{holder}")
-        newest[put.key] = (compare.create_revision, one)
-
-
-def check_leases(history: History, seen_at: Mapping[int, float]) -> None:
-    """See that no lease ended before its holder was told that it would, and that none came back.
-
-    Only holders put keys on a lease, and only its end deletes them.
-
-    Raises:
-        ViolationError: One ended early, or was renewed after it had ended.
-    """
-    lease_of: dict[bytes, int] = {}
-    promises: dict[int, list[Operation]] = defaultdict(list)
-    revoked_at: dict[int, float] = {}
-    for one in history.operations:
-        if one.method == "put" and one.request.lease:
-            lease_of[one.request.key] = one.request.lease
-        elif one.method == "lease_revoke":
-            revoked_at.setdefault(one.request.ID, one.called_at)
-        elif (
-            one.method in ("lease_grant", "lease_keep_alive")
-            and one.outcome is Outcome.OK
-            and one.response.TTL > 0
-        ):
-            promises[one.request.ID].append(one)
-    for revision, events in history.truth.items():
-        for event in events:
-            kind, key, _ = _change(event)
-            if kind is not EventType.DELETE or key not in lease_of:
-                continue
-            lease, gone_at = lease_of[key], seen_at[revision]
-            revoked = revoked_at.get(lease, inf) < gone_at
-            for one in promises[lease]:
-                came_back = one.called_at > gone_at
-                early = one.called_at + one.response.TTL > gone_at and not revoked
-                if came_back or early:
-                    raise ViolationError("lease", f"{key!r} was gone at {gone_at} though\n{one}")
-
-
-def check_watch(watch: Watch, truth: dict[int, list[Event]]) -> None:
-    """See that a watcher was told everything from its start on, once, in order, up to its end.
-
-    Raises:
-        ViolationError: It was not.
-    """
-    told: list[tuple[int, Change]] = []
-    start, promised, partial = watch.request.start_revision, 0, 0
-    for _, response in watch.responses:
-        assert response.header is not None, "a response without a header"
-        if response.created:
-            start = start or response.header.revision + 1
-        elif response.canceled:
-            if not start < response.compact_revision:
-                raise ViolationError("watch", f"cancelled without a reason: {watch.request}")
-        elif not response.events:
-            promised = max(promised, response.header.revision)
-        for event in response.events:
-            assert event.kv is not None, "an event without a key"
-            told.append((event.kv.mod_revision, _change(event)))
-            promised = max(promised, event.kv.mod_revision - response.fragment)
-            partial = event.kv.mod_revision if response.fragment else 0
-    true = [
-        (revision, _change(event))
-        for revision in sorted(truth)
-        if start <= revision <= max(promised, partial)
-        for event in truth[revision]
-        if _is_wanted(event, watch.request)
-    ]
-    if told != (true[: len(told)] if partial else true):
-        where = next(
-            (at for at, pair in enumerate(zip(told, true, strict=False)) if pair[0] != pair[1]),
-            min(len(told), len(true)),
-        )
-        raise ViolationError(
-            "watch",
-            f"{watch.request} on member {watch.member} was told {len(told)} events of {len(true)} "
-            f"up to revision {promised}; they differ at the {where}th: "
-            f"{told[where : where + 2]}, but it is {true[where : where + 2]}",
-        )
-
-
-def _is_wanted(event: Event, request: WatchCreateRequest) -> bool:
-    kind, key, _ = _change(event)
-    filtered = FilterType.NOPUT if kind is EventType.PUT else FilterType.NODELETE
-    end = request.range_end or request.key + b"\0"
-    return filtered not in request.filters and request.key <= key < end
 
 
 def only(prefix: bytes, truth: dict[int, list[Event]]) -> dict[int, list[Event]]:

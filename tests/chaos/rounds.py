@@ -220,6 +220,7 @@ class Round:
         history.ended_at = time.monotonic()
         if not truth.compacted:
             history.truth = only(self._prefix, truth.truth)
+            history.truth_at = {each: truth.seen_at[each] for each in history.truth}
         self._report.rounds += 1
         self._report.operations.update(self.recorder.counts)
         self._report.saw_outages(self.recorder.outages, f"round {self._number}, {self._faults}")
@@ -229,7 +230,7 @@ class Round:
         )
         began = time.monotonic()
         doubts = []
-        if judge_round(history, truth.seen_at):
+        if judge_round(history):
             doubts.append("what really happened is not known: it was compacted before it was heard")
         doubts += doubts_of(history, alone=False, since=revision, compacted=self._world.compactions)
         self._report.doubts += [f"round {self._number}: {words}" for words in doubts]

@@ -97,12 +97,12 @@ class Calls(msgspec.Struct):
     """Locks and campaigns that may have left a key whose name nobody knows."""
 
 
-def read(history: History, drift_seconds: float) -> Calls:
+def read(history: History, drift_share: float) -> Calls:
     """Make a history ready.
 
     Args:
         history: What clients did and saw.
-        drift_seconds: How much earlier than by the clients' clock a lease may run out.
+        drift_share: How much faster than the clients' clock a member's may run.
     """
     calls = Calls()
     for number, operation in enumerate(history.operations):
@@ -112,7 +112,7 @@ def read(history: History, drift_seconds: float) -> Calls:
             _read_unknown(calls, number, operation)
         if isinstance(operation.request, LockRequest | CampaignRequest):
             _read_candidate(calls, number, operation)
-    calls.possible += _lease_ends(history, drift_seconds)
+    calls.possible += _lease_ends(history, drift_share)
     return calls
 
 
@@ -291,7 +291,7 @@ def _first_of(request: LeaderRequest) -> RangeRequest:
 # --------------------------------------------------------------------------------------------
 
 
-def _lease_ends(history: History, drift_seconds: float) -> list[Possible]:
+def _lease_ends(history: History, drift_share: float) -> list[Possible]:
     """Each lease may run out once a grant, not before its time.
 
     A lease that somebody holds keys of and nobody was granted may have been granted by others.
@@ -309,7 +309,7 @@ def _lease_ends(history: History, drift_seconds: float) -> list[Possible]:
         lease = request.ID if response is None else response.ID
         seconds = request.TTL if response is None else response.TTL
         granted.add(lease)
-        earliest = operation.called_at + max(seconds, 0) - drift_seconds
+        earliest = operation.called_at + max(seconds, 0) * (1 - drift_share)
         ends.append(Possible(number, LeaseEnd(lease), earliest, f"lease {lease} runs out"))
     for lease, number in named.items():
         if lease not in granted:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kvstore.types import Event, WatchCreateRequest, WatchResponse
+from kvstore.types import Event, LeaderResponse, WatchCreateRequest, WatchResponse
 
 
 class Outcome(Enum):
@@ -69,6 +69,7 @@ class Watch(msgspec.Struct):
         ended_at: When the stream was over (``inf``: it was open to the end of the run).
         ended: Why: "" if it was open to the end.
         user: As in ``Operation``.
+        cancelled_at: When the client asked for its end (``inf``: never).
     """
 
     client: int
@@ -79,6 +80,21 @@ class Watch(msgspec.Struct):
     ended_at: float = inf
     ended: str = ""
     user: str = ""
+    cancelled_at: float = inf
+
+
+class Observation(msgspec.Struct):
+    """What one observer of an election was shown, on one member.
+
+    Attributes:
+        member: Where.
+        name: Of the election.
+        responses: As they came.
+    """
+
+    member: int
+    name: bytes
+    responses: list[LeaderResponse] = []
 
 
 class History(msgspec.Struct):
@@ -87,12 +103,16 @@ class History(msgspec.Struct):
     Attributes:
         operations: In the order in which they were called.
         watches: In the order in which they were opened.
+        observations: What observers of elections were shown.
         truth: What really happened, where it is known: revision to its events in their order
             (puts and deletes of one revision belong together). Empty: not known.
+        truth_at: When each of these revisions was there at the latest: it was applied by then.
         ended_at: When the run was over.
     """
 
     operations: list[Operation] = []
     watches: list[Watch] = []
+    observations: list[Observation] = []
     truth: dict[int, list[Event]] = {}
+    truth_at: dict[int, float] = {}
     ended_at: float = inf

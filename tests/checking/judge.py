@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.checking import linearizability
+from tests.checking import leases, linearizability, locks, watches
 from tests.checking.model import FIRST_REVISION
 from tests.checking.search import UndecidedError
 
@@ -19,7 +19,8 @@ def judge(
     *,
     alone: bool = True,
     since: int = FIRST_REVISION,
-    drift_seconds: float = 0.0,
+    drift_share: float = 0.0,
+    calm_since: float | None = None,
     compacted: Iterable[int] | None = (),
 ) -> bool:
     """Judge a history.
@@ -28,7 +29,8 @@ def judge(
         history: What clients did and saw.
         alone: Whether only these calls wrote. If not, others write other keys.
         since: The store's revision before the first call; none of the keys was there.
-        drift_seconds: How much earlier than by the clients' clock a lease may run out.
+        drift_share: How much faster or slower than the clients' clock a member's may run.
+        calm_since: From when on nothing was broken any more; None: not known.
         compacted: Revisions to which the store was compacted without a call; None: not known.
 
     Returns:
@@ -38,7 +40,12 @@ def judge(
         ViolationError: A promise was broken.
     """
     return not doubts_of(
-        history, alone=alone, since=since, drift_seconds=drift_seconds, compacted=compacted
+        history,
+        alone=alone,
+        since=since,
+        drift_share=drift_share,
+        calm_since=calm_since,
+        compacted=compacted,
     )
 
 
@@ -47,7 +54,8 @@ def doubts_of(
     *,
     alone: bool = True,
     since: int = FIRST_REVISION,
-    drift_seconds: float = 0.0,
+    drift_share: float = 0.0,
+    calm_since: float | None = None,
     compacted: Iterable[int] | None = (),
 ) -> list[str]:
     """As ``judge``; returns what could not be decided, in words.
@@ -55,9 +63,12 @@ def doubts_of(
     Raises:
         ViolationError: A promise was broken.
     """
+    watches.check(history, compacted)
+    leases.check(history, drift_share=drift_share, calm_since=calm_since)
+    locks.check(history, drift_share=drift_share)
     try:
         linearizability.check(
-            history, alone=alone, since=since, drift_seconds=drift_seconds, compacted=compacted
+            history, alone=alone, since=since, drift_share=drift_share, compacted=compacted
         )
     except UndecidedError as doubt:
         return [f"{linearizability.CHECKER}: {doubt}"]

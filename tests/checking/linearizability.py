@@ -41,7 +41,7 @@ def check(
     *,
     alone: bool = True,
     since: int = FIRST_REVISION,
-    drift_seconds: float = 0.0,
+    drift_share: float = 0.0,
     compacted: Iterable[int] | None = (),
     states_max: int = STATES_MAX,
 ) -> None:
@@ -51,7 +51,7 @@ def check(
         history: What clients did and saw. ``truth``, where it is given, must agree.
         alone: Whether only these calls wrote to the store. If not, others write other keys.
         since: The store's revision before the first call; none of the keys was there.
-        drift_seconds: How much earlier than by the clients' clock a lease may run out.
+        drift_share: How much faster than the clients' clock a member's may run.
         compacted: Revisions to which the store was compacted without a call; None: not known.
         states_max: Bound of the search over all keys.
 
@@ -59,7 +59,7 @@ def check(
         ViolationError: No order explains the answers.
         UndecidedError: Neither was an order found, nor is it shown that there is none.
     """
-    calls = reading.read(history, drift_seconds)
+    calls = reading.read(history, drift_share)
     _set_earlier_aside(history, calls, since)
     _check_places(history, calls, since)
     compactions.check(history, compacted)

@@ -91,20 +91,20 @@ def _put_keys(request: Request) -> Iterator[bytes]:
 
 def _several(request: TxnRequest, puts: list[bytes]) -> Iterator[bytes]:
     """Keys that a transaction may both delete and put, in one branch or another."""
-    deletes = [leaf for leaf in _leaves(request) if isinstance(leaf, DeleteRangeRequest)]
+    deletes = [leaf for leaf in leaves(request) if isinstance(leaf, DeleteRangeRequest)]
     for key in puts:
         if puts.count(key) > 1 or any(in_range(key, d.key, d.range_end) for d in deletes):
             yield key
 
 
-def _leaves(request: TxnRequest) -> Iterator[PutRequest | DeleteRangeRequest]:
+def leaves(request: TxnRequest) -> Iterator[PutRequest | DeleteRangeRequest]:
     for operation in (*request.success, *request.failure):
         if operation.request_put is not None:
             yield operation.request_put
         elif operation.request_delete_range is not None:
             yield operation.request_delete_range
         elif operation.request_txn is not None:
-            yield from _leaves(operation.request_txn)
+            yield from leaves(operation.request_txn)
 
 
 def _project_writes(calls: Calls, projected: dict[bytes, Calls]) -> None:
@@ -150,7 +150,7 @@ def _project_doubtful(placed: Placed, projected: dict[bytes, Calls]) -> None:
             if in_range(key, request.key, request.range_end):
                 mine.placed.append(placed)
         elif isinstance(request, TxnRequest):
-            if any(in_range(key, leaf.key, b"") for leaf in _leaves(request)):
+            if any(in_range(key, leaf.key, b"") for leaf in leaves(request)):
                 mine.placed.append(placed)
         elif any(_attaches(each.request, request) for each in mine.placed) or any(
             _attaches(each.request, request) for each in mine.possible
@@ -180,7 +180,7 @@ def _possible(possible: Possible, key: bytes) -> Iterator[Possible]:
         if in_range(key, request.key, request.range_end):
             yield msgspec.structs.replace(possible, request=DeleteRangeRequest(key))
     elif isinstance(request, TxnRequest):
-        for leaf in _leaves(request):
+        for leaf in leaves(request):
             if isinstance(leaf, PutRequest) and leaf.key == key:
                 yield msgspec.structs.replace(possible, request=leaf)
             elif isinstance(leaf, DeleteRangeRequest) and in_range(key, leaf.key, leaf.range_end):

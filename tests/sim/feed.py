@@ -81,6 +81,7 @@ class Feed:
         """Ask for no more of a watcher that is open."""
         for watch_id, each in self._open.items():
             if each is watch:
+                watch.cancelled_at = min(watch.cancelled_at, self._world.loop.now)
                 self._request(WatchRequest(cancel_request=WatchCancelRequest(watch_id)))
 
     def ask_progress(self) -> None:

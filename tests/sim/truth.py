@@ -36,7 +36,7 @@ class _Known:
 
 
 class Truth(NodeChecker):
-    """Fills ``History.truth``, and finds members that differ.
+    """Fills ``History.truth`` and ``truth_at``, and finds members that differ.
 
     Attributes:
         compactions: When somebody first applied a compaction, and at which revision, in order.
@@ -109,6 +109,7 @@ class Truth(NodeChecker):
         told = self._events.get(revision)
         if told is None and revision > self.revision:
             self._events[revision] = events
+            self.world.history.truth_at[revision] = self.world.loop.now
             told = events
         if told != events or not events:
             raise ViolationError(

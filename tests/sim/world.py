@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvstore.types import PutRequest
+from kvstore.types import LeaseLeasesRequest, PutRequest
 from tests.checking.history import History, Outcome
 from tests.checking.judge import judge
+from tests.checking.leases import LATE_SECONDS
 from tests.checking.violation import ViolationError
 from tests.sim.checkers import all_checkers
 from tests.sim.client import Client
 from tests.sim.disk import SimDisk
 from tests.sim.faults import FAULTS
+from tests.sim.faults.clocks import DRIFT_MAX
 from tests.sim.machines import Machines
 from tests.sim.marks import Marks
 from tests.sim.observer import Observer
@@ -41,6 +43,9 @@ RECOVERY_SECONDS_MAX = 60.0
 """So long after the last fault the cluster may take to serve, and its members to agree."""
 MARKS_TRACED_MAX = 20
 """What comes up more often is no longer rare; the trace has the first ones."""
+SHORT_LEASE_SECONDS = 10
+LEASES_SECONDS_MAX = 2 * SHORT_LEASE_SECONDS + LATE_SECONDS
+"""Who held such a lease has long given it up by then."""
 LAST_WORDS_SECONDS_MAX = 60.0
 """So long after that clients may take to come to their end."""
 
@@ -254,14 +259,31 @@ class World:
                 raise ViolationError("liveness", f"no write succeeds: {operation.error}")
             await asyncio.sleep(0.2)
 
+    async def _outlive_leases(self) -> None:
+        """Nobody renews a lease any more: they run out, or are found to be overdue."""
+        give_up = self.loop.now + LEASES_SECONDS_MAX
+        while self.loop.now < give_up and self._has_short_leases():  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+        client = Client(self, random.Random(f"leases {self.seed}"))
+        await client.call("lease_leases", LeaseLeasesRequest())
+
+    def _has_short_leases(self) -> bool:
+        return any(
+            ttl_seconds <= SHORT_LEASE_SECONDS
+            for host in self.cluster.up
+            for _, ttl_seconds, _, _ in host.machine.lessor.export()
+        )
+
     async def _judge(self) -> None:
+        calm_since = self.loop.now
+        await self._outlive_leases()
         try:
             await self.cluster.wait_equal()
         except AssertionError as error:
             raise ViolationError("equality", str(error)) from error
         self.history.ended_at = self.loop.now
         await self.machines.settle()
-        if not judge(self.history):
+        if not judge(self.history, drift_share=DRIFT_MAX, calm_since=calm_since):
             self.marks.hit("history undecided")
         for checker in self.observer.checkers:
             checker.at_end()
