@@ -20,6 +20,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         waiting_for: Marks, and how often each is drawn, in proportion.
         workloads: Name (of ``WORKLOADS``) to how many clients of it there are.
         workload_share: How likely each workload is to take part in a run.
+        heartbeats_ms: A leader's heartbeats come so often; one of these. An election takes ten
+            times as long.
         clock_costs: What a look at the clock costs, in seconds; one of these. The dearer, the more
             slices huge commands are applied in.
         settings: Fields of ``ServerConfig`` for all members.
@@ -34,6 +36,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     waiting_for: dict[str, float] = {}
     workloads: dict[str, int]
     workload_share: float = 1.0
+    heartbeats_ms: tuple[int, ...] = (100,)
     clock_costs: tuple[float, ...] = (0.000_01,)
     settings: dict[str, Any] = {}
 
@@ -82,6 +85,7 @@ DISKS = {
     "disk fails": 1.0,
     "disk full": 0.5,
     "disk stalls": 1.0,
+    "slow disks": 1.5,
     "bit flipped": 1.0,
     "write misdirected": 0.5,
     "write lost": 0.5,
@@ -101,14 +105,16 @@ PROFILES = {
         Profile(
             name="default",
             sizes=(1, 3, 3, 3, 5),
-            faults=_all((ENDINGS, 1), (LINKS, 0.5), (DISKS, 0.4), (CLOCKS, 0.3))
+            faults=_all((ENDINGS, 1), (LINKS, 0.5), (DISKS, 0.6), (CLOCKS, 0.3))
             | {
                 "crash all": 0.3,
                 "rolling restart": 0.1,
                 "downgrade": 0.1,
-                "two members at once": 0.1,
+                "two members at once": 0.4,
+                "leaders taken away": 1.5,
             },
             waiting_for=EVERYWHERE,
+            heartbeats_ms=(100, 30),
             workloads={
                 "register": 3,
                 "append": 1,
@@ -217,10 +223,11 @@ PROFILES = {
         Profile(
             name="network",
             sizes=(3, 3, 5),
-            faults=_all((LINKS, 1), (ENDINGS, 0.1)),
+            faults=_all((LINKS, 1), (ENDINGS, 0.1)) | {"leaders taken away": 2.0},
             waiting_for=EVERYWHERE,
             waiting_share=0.2,
             fault_every_seconds=1.0,
+            heartbeats_ms=(100, 30),
             workloads={"register": 3},
         ),
         Profile(

@@ -65,6 +65,12 @@ def size_of(seed: int, profile: Profile) -> int:
     return random.Random(f"size {seed}").choice(profile.sizes)
 
 
+def pace_of(seed: int, profile: Profile) -> dict[str, int]:
+    """How fast the members of a seed's cluster find out that a leader is gone: their settings."""
+    heartbeat = random.Random(f"pace {seed}").choice(profile.heartbeats_ms)
+    return {"heartbeat_interval_ms": heartbeat, "election_timeout_ms": 10 * heartbeat}
+
+
 def encode(faults: list[Fault]) -> str:
     """As JSON, for a file or a terminal."""
     return msgspec.json.encode(faults).decode()

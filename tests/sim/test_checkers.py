@@ -65,7 +65,7 @@ def member(number: int, terms: list[int], *, term: int = 0, commit: int = 0) -> 
     """What checkers see of a host: its log's terms, its term and commit index."""
     core = SimpleNamespace(
         log=FakeLog(terms),
-        membership=SimpleNamespace(at=lambda _: ALL),
+        membership=SimpleNamespace(at=lambda _: ALL, current=ALL),
         applied_index=Index(0),
         term=Term(term),
         voted_for=NO_NODE,
@@ -134,8 +134,36 @@ def test_election_safety_two_leaders_of_one_term() -> None:
     one, two = member(1, []), member(2, [])
     voted = [durable(term=4, vote=number) for number in (1, 2)]
     checker = Elections(WORLD, disks_of(one, two, m1=voted[0], m2=voted[1]))
+    checker._votes[3, 4] = 1
     checker.on_role(one, leads(1, 4))
     finds("election safety", lambda: checker.on_role(two, leads(2, 4)))
+
+
+def test_election_safety_a_leader_by_the_votes_of_a_minority() -> None:
+    one = member(1, [])
+    checker = Elections(WORLD, disks_of(one, m1=durable(term=4, vote=1)))
+    finds("election safety", lambda: checker.on_role(one, leads(1, 4)))
+
+
+def test_election_safety_a_joint_configuration_asks_both_majorities() -> None:
+    one = member(1, [])
+    one.node.driver.raft._core.membership.current = JOINT
+    checker = Elections(WORLD, disks_of(one, m1=durable(term=4, vote=1)))
+    checker._votes[2, 4] = 1
+    finds("election safety", lambda: checker.on_role(one, leads(1, 4)))
+    checker = Elections(WORLD, disks_of(one, m1=durable(term=4, vote=1)))
+    checker._votes.update({(3, 4): 1, (5, 4): 1})
+    checker.on_role(one, leads(1, 4))
+
+
+def test_a_vote_may_be_told_when_a_newer_term_is_on_the_disk_behind_it() -> None:
+    """One write may hold both; in the older term no second vote can follow either."""
+    one = member(1, [])
+    vote = RequestVoteReply(NodeId(1), NodeId(2), Term(4), granted=True)
+    checker = Elections(WORLD, disks_of(one, m1=durable(term=5, vote=3)))
+    checker.on_send(one, vote)
+    again = RequestVoteReply(NodeId(1), NodeId(3), Term(4), granted=True)
+    finds("one vote a term", lambda: checker.on_send(one, again))
 
 
 def test_election_safety_a_heartbeat_of_who_was_not_elected() -> None:

@@ -63,6 +63,8 @@ class Host:
         self.disk = cluster.new_disk()
         self.clock_rate = 1.0
         """How many times as fast as the loop's time this machine's clock runs."""
+        self.disk_seconds = DISK_SECONDS
+        """How long a job of its disk takes, from and to."""
         self.wall_offset_seconds = 0.0
         """How far this machine's idea of the time of day is off."""
         self.process: Process | None = None
@@ -133,7 +135,7 @@ class Host:
         process.set_clock_rate(self.clock_rate)
         rng = random.Random(cluster.rng.getrandbits(64))
         delays = random.Random(cluster.rng.getrandbits(64))
-        self.disk.schedule = lambda run: loop.call_later(delays.uniform(*DISK_SECONDS), run)
+        self.disk.schedule = lambda run: loop.call_later(delays.uniform(*self.disk_seconds), run)
 
         def new_network(identity: Identity) -> MemoryNetwork:
             return MemoryNetwork(cluster.wire, identity.cluster_id, identity.member_id, process)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raft.messages import AppendEntries, Heartbeat, RequestVoteReply
-from raft.types import NO_NODE, Role
+from raft.quorum import VoteResult, vote_result
+from raft.types import NO_NODE, NodeId, Role
 from tests.checking.violation import ViolationError
 from tests.sim.checkers import NodeChecker
 
@@ -60,6 +61,23 @@ class Elections(NodeChecker):
             )
         self._vote(host, change.term, member)
         self._check_durable(host, change.term, member, "leads")
+        self._check_elected(host, change.term)
+
+    def _check_elected(self, host: Host, term: int) -> None:
+        """A majority of the configuration in force, of both in a joint one, has voted for it."""
+        votes = {
+            NodeId(voter): candidate == host.member_id
+            for (voter, voted_in), candidate in self._votes.items()
+            if voted_in == term
+        }
+        configuration = host.node.driver.raft._core.membership.current
+        if vote_result(configuration, votes) is not VoteResult.WON:
+            raise ViolationError(
+                "election safety",
+                f"member {host.number} leads term {term} by the votes of "
+                f"{[f'{voter:x}' for voter, given in votes.items() if given]}, which are no "
+                f"majority of {configuration}",
+            )
 
     def on_send(self, host: Host, message: Message) -> None:
         """A vote that leaves is on the disk, and is the only one; a term that leaves in an answer

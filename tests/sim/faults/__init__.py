@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from tests.sim.faults import clocks, disks, links, members, processes, upgrades
+from tests.sim.faults import clocks, disks, leadership, links, members, processes, upgrades
 
 if TYPE_CHECKING:
     from tests.sim.schedule import Fault
@@ -37,6 +37,7 @@ FAULTS: dict[str, FaultKind] = {
     "partition": links.partition,
     "majority and minority": links.split_majority,
     "leader isolated": links.isolate_leader,
+    "leaders taken away": leadership.storm,
     "one-way cut": links.one_way,
     "bridge": links.bridge,
     "slow links": links.slow,
@@ -47,6 +48,7 @@ FAULTS: dict[str, FaultKind] = {
     "disk fails": disks.fail,
     "disk full": disks.fill,
     "disk stalls": disks.stall,
+    "slow disks": disks.slow,
     "bit flipped": disks.flip,
     "write misdirected": disks.misdirect,
     "write lost": disks.lose_write,

@@ -7,6 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from tests.sim.faults.common import nothing
+from tests.support.host import DISK_SECONDS
 from wal.files import SECTOR_BYTES
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ ROOM_BYTES_MAX = 150_000
 LANES = ("wal", "wal", "wal-prepare", "snapshots")
 RUN_ON_SECONDS_MAX = 3.0
 MISDIRECTED_SECTORS_MAX = 4
+LATEST_SHARE = 0.4
+LATEST_BYTES = 4096
+SLOW_SECONDS = (1.0, 6.0)
+SLOW_SECONDS_MAX = 0.5
 
 
 async def cut_at_step(world: World, fault: Fault, rng: random.Random) -> None:
@@ -109,7 +114,7 @@ def flip(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any, 
     """Flip a bit in what is written and synced."""
 
     def damage(host: Host) -> str:
-        path, offset, _ = _place(world, host, rng)
+        path, offset = _worst_place(world, host, rng)
         host.disk.flip(path, offset, 1 << rng.randrange(8))
         return f"a bit of byte {offset} of {path} flipped"
 
@@ -154,6 +159,31 @@ def lose_write(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any,
         return f"{size} bytes of {path} from {offset} on are zeros again"
 
     return _mangle(world, fault, rng, damage)
+
+
+def _worst_place(world: World, host: Host, rng: random.Random) -> tuple[str, int]:
+    """Anywhere in what was written, or among the last batches of the log: what was acknowledged
+    last, where damage looks most like a write that was torn.
+    """
+    path, offset, length = _place(world, host, rng)
+    if rng.random() < LATEST_SHARE:
+        files = world.machines.disk(host).written()
+        path, length = max(file for file in files if file[0].endswith(".wal"))
+        offset = max(0, length - 1 - rng.randrange(LATEST_BYTES))
+    return path, offset
+
+
+async def slow(world: World, fault: Fault, rng: random.Random) -> None:
+    """Let every job of some disks take long: acknowledgements come in another order, and much is
+    under way when a leader goes.
+    """
+    seconds = SLOW_SECONDS_MAX * fault.amount**2
+    hosts = [host for host in world.cluster.up if rng.random() < 0.6]
+    for host in hosts:
+        host.disk_seconds = (0.0, seconds)
+    await asyncio.sleep(rng.uniform(*SLOW_SECONDS))
+    for host in hosts:
+        host.disk_seconds = DISK_SECONDS
 
 
 def _place(world: World, host: Host, rng: random.Random) -> tuple[str, int, int]:

@@ -22,6 +22,10 @@ PACKAGES = ("raft", "wal", "kvstore")
 LEFT_OUT = ("kvstore.cli.__main__",)
 """Importing it runs it."""
 
+AGED = 60
+"""Entries of a log that hardly a unit test reaches: many bugs are planted in what comes later, in
+their plain form."""
+
 Made = Callable[..., Any]
 Make = Callable[[Made], Made]
 """Given the right function, returns the wrong one."""

@@ -8,24 +8,23 @@ from raft import follower, leader
 from raft.core import Core
 from raft.durability import Durability, Write
 from raft.log import Log
-from raft.messages import AppendEntries, RequestVote
+from raft.messages import Heartbeat, RequestVote
 from raft.types import NO_NODE, HardState, Index, Seq
-from tests.sim.mutants.handover import Successors
-from tests.sim.mutants.planting import Made, Planting, mutant
+from tests.sim.mutants.planting import AGED, Made, Planting, mutant
 
 
 @mutant(
-    wrong="A leader of five voters commits an entry of an older term once a majority holds it.",
+    wrong="A leader commits an entry of an older term once a majority holds it.",
     source="Raft §5.4.2 and figure 8",
     checker="leader completeness",
-    blunt="with any number of voters: test_paper_s5_4_2_only_commits_entries_of_its_own_term",
+    blunt="in a short log: test_paper_s5_4_2_only_commits_entries_of_its_own_term",
 )
 def old_term_committed_by_counting(planting: Planting) -> None:
     def make(right: Made) -> Made:
         def advance_commit(core: Core) -> None:
             right(core)
             leadership = core.leadership
-            if leadership is None or len(core.membership.current.voters) < 5:
+            if leadership is None or core.log.last_index < AGED:
                 return
             index = leadership.match_quorum(core.membership.current, core.durability.stable_index)
             if index > core.commit_index:
@@ -38,11 +37,11 @@ def old_term_committed_by_counting(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="Of writes that were cut together all but the first count again if their last entry has"
-    " come back, though that is in another write.",
+    wrong="A write that was cut counts again if its last entry has come back, though that is in"
+    " another write.",
     source="etcd-io/raft, testdata/async_storage_writes_append_aba_race.txt",
     checker="durability",
-    blunt="the first, too: test_i13_the_same_entry_come_back_is_not_durable_by_its_first_write",
+    blunt="in a short log: test_i13_the_same_entry_come_back_is_not_durable_by_its_first_write",
 )
 def cut_write_counts_when_its_entry_is_back(planting: Planting) -> None:
     # By the write itself, which is kept: no other one can take its place in memory.
@@ -50,7 +49,9 @@ def cut_write_counts_when_its_entry_is_back(planting: Planting) -> None:
 
     def make_cut(right: Made) -> Made:
         def cut(self: Durability, index: Index, term: int) -> None:
-            for write in list(self.writes)[1:]:
+            for write in self.writes:
+                if write.index < AGED:
+                    continue
                 claims.setdefault(id(write), (write, write.index, write.term))
             right(self, index, term)
 
@@ -72,38 +73,57 @@ def cut_write_counts_when_its_entry_is_back(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="An append that was overtaken lets the follower commit to the end of its log, whether"
-    " that is the leader's or not.",
-    source="Raft figure 2, AppendEntries 5: the index of the last new entry",
+    wrong="A heartbeat lets a follower commit up to the end of its log, whether that is the"
+    " leader's or not.",
+    source="Raft figure 2: min(leaderCommit, index of last new entry); etcd-io/raft bounds what a"
+    " heartbeat says by what the follower is known to hold",
     checker="state machine safety",
+    blunt="in a short log: tests/raft/test_invariants.py",
 )
-def overtaken_append_commits_the_tail(planting: Planting) -> None:
-    def make(right: Made) -> Made:
-        def on_append_entries(core: Core, message: AppendEntries) -> None:
-            overtaken = message.prev_index < core.commit_index
+def heartbeat_commits_the_tail(planting: Planting) -> None:
+    def make_broadcast(right: Made) -> Made:
+        def broadcast_heartbeat(core: Core) -> None:
+            there = len(core.messages)
+            right(core)
+            for place in range(there, len(core.messages) if core.log.last_index > AGED else 0):
+                beat = core.messages[place]
+                assert isinstance(beat, Heartbeat), "nothing else is broadcast here"
+                core.messages[place] = Heartbeat(
+                    beat.sender, beat.receiver, beat.term, core.commit_index, beat.read_round
+                )
+
+        return broadcast_heartbeat
+
+    def make_on_heartbeat(right: Made) -> Made:
+        def on_heartbeat(core: Core, message: Heartbeat) -> None:
+            if AGED < core.log.last_index < message.commit_index:
+                message = Heartbeat(
+                    message.sender,
+                    message.receiver,
+                    message.term,
+                    core.log.last_index,
+                    message.read_round,
+                )
             right(core, message)
-            if overtaken:
-                index = min(message.commit_index, core.log.last_index)
-                core.commit_index = max(core.commit_index, index)
 
-        return on_append_entries
+        return on_heartbeat
 
-    planting.function(follower.on_append_entries, make)
+    planting.function(leader.broadcast_heartbeat, make_broadcast)
+    planting.function(follower.on_heartbeat, make_on_heartbeat)
 
 
 @mutant(
-    wrong="A node that is asked again for its vote by a candidate of a newer term forgets that its"
-    " log is longer, if that candidate's log is of the same term.",
+    wrong="A node with a long log votes for who has a shorter one of the same last term.",
     source="Raft §5.4.1: of logs of the same last term the longer one is more up to date",
     checker="leader completeness",
-    blunt="always: test_paper_s5_4_1_no_vote_for_a_log_that_lacks_what_this_one_has",
+    blunt="in a short log: test_paper_s5_4_1_no_vote_for_a_log_that_lacks_what_this_one_has",
 )
 def shorter_log_is_elected(planting: Planting) -> None:
     def make(right: Made) -> Made:
         def on_request_vote(core: Core, message: RequestVote) -> None:
             log = core.log
-            near = message.last_term == log.last_term and not message.pre_vote
-            if near and message.last_index == log.last_index - 1 and message.transfer:
+            near = message.last_term == log.last_term and log.last_index > AGED
+            if near and message.last_index < log.last_index:
                 message = RequestVote(
                     message.sender,
                     message.receiver,
@@ -121,20 +141,17 @@ def shorter_log_is_elected(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="A leader whose predecessor handed over to it answers reads before an entry of its own"
-    " term is committed.",
+    wrong="A leader with a long log answers reads before an entry of its own term is committed.",
     source="thesis §6.4, step 1; etcd-io/raft did so before it held such reads back",
     checker="linearizability",
-    blunt="every leader: test_thesis_s6_4_no_read_before_an_entry_of_this_term_is_committed",
+    blunt="in a short log: test_thesis_s6_4_no_read_before_an_entry_of_this_term_is_committed",
 )
-def successor_reads_before_its_first_commit(planting: Planting) -> None:
-    successors = Successors(planting)
-
+def new_leader_reads_before_its_first_commit(planting: Planting) -> None:
     def make_round(right: Made) -> Made:
         def begin_read_round(core: Core) -> None:
             leadership = core.leadership
             assert leadership is not None, "only a leader confirms reads"
-            if not successors.has(core):
+            if leadership.first_index < AGED:
                 right(core)
                 return
             first, leadership.first_index = leadership.first_index, Index(0)
@@ -147,12 +164,12 @@ def successor_reads_before_its_first_commit(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="A leader answers followers' questions about reads without a round if a majority answered"
-    " one of its last two heartbeats.",
+    wrong="A leader with a long log answers reads without a round if a majority answered one of its"
+    " last two heartbeats.",
     source="thesis §6.4.1: a lease needs a bound on clock drift, and on pauses; etcd's"
     " ReadOnlyLeaseBased",
     checker="linearizability",
-    blunt="its own reads, too: test_thesis_s6_4_reads_that_wait_share_a_round",
+    blunt="in a short log: test_thesis_s6_4_reads_that_wait_share_a_round",
 )
 def reads_by_a_lease_without_a_clock(planting: Planting) -> None:
     def make(right: Made) -> Made:
@@ -163,7 +180,7 @@ def reads_by_a_lease_without_a_clock(planting: Planting) -> None:
             if not reads.wants_round or core.commit_index < leadership.first_index:
                 return
             answered = leadership.answered_quorum(core.membership.current)
-            if answered and not reads.waiting and answered >= leadership.heartbeat_round - 1:
+            if core.log.last_index > AGED and answered >= max(1, leadership.heartbeat_round - 1):
                 reads.begin(answered, core.commit_index)
                 leader.confirm_reads(core)
             else:

@@ -13,7 +13,7 @@ import msgspec
 
 from kvstore.server.snapshot_sink import ReceivedSnapshot
 from raft.types import NO_NODE, HardState
-from tests.sim.mutants.planting import Made, Planting, Stand, mutant
+from tests.sim.mutants.planting import AGED, Made, Planting, Stand, mutant
 from wal import batch, opening, segment
 from wal.batch import Place, Unwritten
 from wal.errors import CorruptError
@@ -24,6 +24,7 @@ from wal.wal import Wal
 
 LARGE_BYTES = 32 * 1024
 """A segment that no unit test of the log has."""
+FURTHER_BYTES = 8 * 1024
 LATER_SEGMENT = 4
 BATCH_BYTES = 1 << 20
 
@@ -91,10 +92,10 @@ def directory_is_not_synced(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="Behind the first segment a damaged last batch is taken for a torn one, and cut.",
+    wrong="Further back in a segment a damaged last batch is taken for a torn one, and cut.",
     source="Alagappan et al., Protocol-Aware Recovery, 2018: damage is not a crash",
     checker="durability",
-    blunt="in any segment: test_one_damaged_sector_is_refused_or_costs_nothing",
+    blunt="anywhere: test_one_damaged_sector_is_refused_or_costs_nothing",
 )
 def damaged_tail_is_cut(planting: Planting) -> None:
     def make(right: Made) -> Made:
@@ -102,7 +103,7 @@ def damaged_tail_is_cut(planting: Planting) -> None:
             try:
                 return right(data, place, file)
             except CorruptError as error:
-                later = place.segment > 1 and place.segment_size >= LARGE_BYTES
+                later = place.offset > FURTHER_BYTES and place.segment_size >= LARGE_BYTES
                 if later and "fails its checksum" in str(error):
                     return Unwritten(torn=True)
                 raise
@@ -210,7 +211,7 @@ def vote_is_left_out_of_a_batch(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="A snapshot whose transfer was taken up again gets its name before it is durable.",
+    wrong="A snapshot of a long log that arrived gets its name before it is durable.",
     source="rename without fsync: the empty files of ext4, 2009",
     checker="recovery",
     blunt="any snapshot: test_alarms_outlive_restart_leader_change_and_snapshot_install",
@@ -220,7 +221,7 @@ def received_snapshot_is_not_synced(planting: Planting) -> None:
         async def begin(self: ReceivedSnapshot) -> None:
             await right(self)
             new = self._receiver._new
-            if self.offset:
+            if self._offer.meta.index > AGED:
                 new.file = Stand(new.file, sync=lambda: None)
 
         return begin
