@@ -36,6 +36,7 @@ from tests.checking.model import LeaseEnd
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kvstore.types import KeyValue
     from tests.checking.history import History, Operation
     from tests.checking.model import Request
 
@@ -94,7 +95,9 @@ class Calls(msgspec.Struct):
     unplaced: list[int] = []
     """Operations that were answered without a revision."""
     unnamed: list[int] = []
-    """Locks and campaigns that may have left a key whose name nobody knows."""
+    """Locks and campaigns that may have left a key whose name nobody knows: the member granted the
+    lease, and never said which. Where the truth is known it names them.
+    """
 
 
 def read(history: History, drift_share: float) -> Calls:
@@ -112,6 +115,8 @@ def read(history: History, drift_share: float) -> Calls:
             _read_unknown(calls, number, operation)
         if isinstance(operation.request, LockRequest | CampaignRequest):
             _read_candidate(calls, number, operation)
+    if history.truth:
+        _name(calls, history)
     calls.possible += _lease_ends(history, drift_share)
     return calls
 
@@ -234,12 +239,7 @@ def _read_unknown(calls: Calls, number: int, operation: Operation) -> None:
 def _read_candidate(calls: Calls, number: int, operation: Operation) -> None:
     """A lock or campaign has entered at some time, and, if it was not answered, may have left."""
     request = operation.request
-    key = b""
-    if operation.outcome is Outcome.OK:
-        answered = operation.response
-        key = answered.key if isinstance(request, LockRequest) else answered.leader.key
-    elif request.lease:
-        key = b"%b/%x" % (request.name, request.lease)
+    key = _candidates_key(operation)
     if not key:
         if operation.outcome is Outcome.UNKNOWN:
             calls.unnamed.append(number)
@@ -257,6 +257,54 @@ def _read_candidate(calls: Calls, number: int, operation: Operation) -> None:
     if operation.outcome is not Outcome.OK:
         leave = DeleteRangeRequest(key)
         calls.possible.append(Possible(number, leave, at, f"{method} leaves"))
+
+
+def _candidates_key(operation: Operation) -> bytes:
+    """The key of a lock or campaign; b"" if nobody was told."""
+    request = operation.request
+    if operation.outcome is Outcome.OK:
+        answered = operation.response
+        key = answered.key if isinstance(request, LockRequest) else answered.leader.key
+        assert isinstance(key, bytes), "a key is bytes"
+        return key
+    return b"%b/%x" % (request.name, request.lease) if request.lease else b""
+
+
+def _name(calls: Calls, history: History) -> None:
+    """Give the locks and campaigns that nobody could name the keys that came up and are nobody's.
+
+    Which of several got which key makes no difference to what the store held. So a key is entered
+    for once by the first of them that may have, left once, and its lease ends once.
+    """
+    unnamed, calls.unnamed = calls.unnamed, []
+    known = {
+        _candidates_key(operation)
+        for operation in history.operations
+        if isinstance(operation.request, LockRequest | CampaignRequest)
+    }
+    for events in history.truth.values():
+        for event in events:
+            record = event.kv
+            if record is None or record.version != 1 or record.key in known:
+                continue
+            for number in unnamed:
+                operation = history.operations[number]
+                request = operation.request
+                value = b"" if isinstance(request, LockRequest) else request.value
+                if (record.key, record.value) == (b"%b/%x" % (request.name, record.lease), value):
+                    known.add(record.key)
+                    calls.possible += _stranger(number, operation, record)
+                    break
+
+
+def _stranger(number: int, operation: Operation, record: KeyValue) -> Iterator[Possible]:
+    put = RequestOp(request_put=PutRequest(record.key, record.value, record.lease))
+    absent = Compare(target=CompareTarget.CREATE, key=record.key, create_revision=0)
+    at, method = operation.called_at, operation.method
+    enter = TxnRequest(compare=[absent], success=[put])
+    yield Possible(number, enter, at, f"some {method} enters")
+    yield Possible(number, DeleteRangeRequest(record.key), at, f"some {method} leaves")
+    yield Possible(number, LeaseEnd(record.lease), at, f"lease {record.lease} ends")
 
 
 def _resignation(request: ResignRequest) -> TxnRequest:

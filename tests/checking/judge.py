@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.checking import leases, linearizability, locks, watches
+from tests.checking import leases, linearizability, locks, permissions, watches
 from tests.checking.model import FIRST_REVISION
 from tests.checking.search import UndecidedError
 
@@ -66,6 +66,7 @@ def doubts_of(
     watches.check(history, compacted)
     leases.check(history, drift_share=drift_share, calm_since=calm_since)
     locks.check(history, drift_share=drift_share)
+    permissions.check(history)
     try:
         linearizability.check(
             history, alone=alone, since=since, drift_share=drift_share, compacted=compacted
