@@ -28,6 +28,7 @@ MARKS = {
     "segment prepared": "a segment got its name, which is not durable yet",
     "segment begun": "a log went on in its next segment",
     "segment released": "a segment that a snapshot covers was removed",
+    "configuration cut": "a change of the members was taken back by a later leader",
     "configuration appended": "a change of members entered a log",
     "joint consensus": "two configurations were in force at once",
     "transfer begun": "a leader told another to campaign at once",

@@ -37,6 +37,7 @@ class Situations:
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
         self._last_index: dict[int, int] = {}
+        self._changed_index: dict[int, int] = {}
         self._sent_unqueued: dict[int, bool] = {}
 
     def on_node(self, host: Host) -> None:
@@ -44,6 +45,7 @@ class Situations:
         node = host.node
         driver = node.driver
         self._last_index[host.number] = driver.raft.last_index
+        self._changed_index[host.number] = driver.raft._core.membership.current_index
         self._sent_unqueued[host.number] = False
         wal: Any = _WatchedLog(node.wal, lambda *item: self._on_persist(host, *item))
         driver._wal = wal
@@ -85,9 +87,12 @@ class Situations:
             return
         if entries[0].index <= self._last_index[number]:
             self._hit("log truncated", host)
+            if entries[0].index <= self._changed_index[number]:
+                self._hit("configuration cut", host)
             if driver._queued_seq > driver._durable_seq:
                 self._hit("truncated in flight", host)
         self._last_index[number] = entries[-1].index
+        self._changed_index[number] = driver.raft._core.membership.current_index
 
     def _on_carried_out(self, host: Host, effects: Effects) -> None:
         if effects.must_persist and any(

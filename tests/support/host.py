@@ -214,12 +214,13 @@ class Host:
         process = self.process
         assert process is not None, f"member {self.number} is down"
         if self._stopping is None or self._stopping[0] is not process:
-            self._stopping = process, self.cluster.loop.create_task(self._stop(process))
+            self._stopping = process, self.cluster.loop.create_task(self._stop(process, self.node))
         await asyncio.shield(self._stopping[1])
 
-    async def _stop(self, process: Process) -> None:
+    async def _stop(self, process: Process, node: Node) -> None:
         try:
-            await process.finish(self.node.stop())
+            # It may have been killed since it was asked to stop.
+            await process.finish(node.stop())
         except ProcessKilledError:
             return
         self._end()

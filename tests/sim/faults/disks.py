@@ -30,7 +30,7 @@ MISDIRECTED_SECTORS_MAX = 4
 LATEST_SHARE = 0.4
 LATEST_BYTES = 4096
 SLOW_SECONDS = (1.0, 6.0)
-SLOW_SECONDS_MAX = 0.5
+SLOW_SECONDS_MAX = 1.5
 
 
 async def cut_at_step(world: World, fault: Fault, rng: random.Random) -> None:

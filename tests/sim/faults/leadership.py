@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from kvstore.types import PutRequest
+from tests.sim.client import Client
+
 if TYPE_CHECKING:
     import random
+    from collections.abc import Coroutine
+    from typing import Any
 
     from tests.sim.schedule import Fault
     from tests.sim.world import World
@@ -18,28 +23,36 @@ LEADER_SECONDS_MAX = 4.0
 LEADS_SECONDS_MAX = 0.5
 GONE_SECONDS_MAX = 3.0
 LOOK_SECONDS = 0.005
+BURST_MAX = 10
+BURST_SECONDS_MAX = 0.01
 
 
-async def storm(world: World, fault: Fault, rng: random.Random) -> None:
+def storm(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any, None]:
     """Take every leader away soon after its election, in one way or another, and bring it back.
 
     Cut off but for some it leaves entries on a minority; the next one may have them, or cut them
-    off, or neither (Raft, figure 8).
+    off, or neither (Raft, figure 8). Who leads in the situation that the fault has waited for is
+    taken in that very step.
     """
+    host = world.victim(fault)
     ends: list[asyncio.Task[None]] = []
-    for _ in range(2 + int(fault.amount * (ROUNDS_MAX - 1))):
-        leader = await _wait_leader(world)
-        if leader is None:
-            break
-        await asyncio.sleep(rng.random() ** 2 * LEADS_SECONDS_MAX)
-        if not leader.up:
-            continue
-        take = rng.choices((_cut_off, _cut_off_but_for_one, _crash, _pause), (3, 4, 2, 1))[0]
-        seconds = rng.random() * GONE_SECONDS_MAX
-        ends.append(world.loop.create_task(take(world, leader, seconds, rng)))
-        # It is struck before anybody looks for a leader again.
-        await asyncio.sleep(0)
-    await asyncio.gather(*ends)
+    if host is not None and host.leads and rng.random() < 0.5:
+        ends.append(_take_away(world, host, rng))
+
+    async def rest() -> None:
+        for _ in range(1 + int(fault.amount * ROUNDS_MAX)):
+            leader = await _wait_leader(world)
+            if leader is None:
+                break
+            await asyncio.sleep(rng.random() ** 2 * LEADS_SECONDS_MAX)
+            if leader.up:
+                ends.extend(_burst(world, leader, rng))
+                await asyncio.sleep(rng.random() * BURST_SECONDS_MAX)
+            if leader.up and leader.process is not None and not leader.process.paused:
+                ends.append(_take_away(world, leader, rng))
+        await asyncio.gather(*ends)
+
+    return rest()
 
 
 async def _wait_leader(world: World) -> Host | None:
@@ -56,8 +69,31 @@ async def _wait_leader(world: World) -> Host | None:
     return None
 
 
-async def _cut(world: World, leader: Host, spared: int, seconds: float, rng: random.Random) -> None:
+def _burst(world: World, leader: Host, rng: random.Random) -> list[asyncio.Task[None]]:
+    """Writes that are under way when it goes: nobody looks at what comes of them but the judges."""
+
+    async def write() -> None:
+        put = PutRequest(b"storm/%d" % world.new_token())
+        await Client(world, rng).call("put", put, host=leader)
+
+    nobody = world.loop.nobody
+    return [
+        world.loop.create_task(write(), context=nobody) for _ in range(rng.randrange(BURST_MAX))
+    ]
+
+
+def _take_away(world: World, leader: Host, rng: random.Random) -> asyncio.Task[None]:
+    """At once; the task brings it back by and by."""
+    (take,) = rng.choices((_cut_off, _cut_off_but_for_one, _crash, _pause), (3, 4, 2, 1))
+    back = take(world, leader, rng.random() * GONE_SECONDS_MAX, rng)
+    return world.loop.create_task(back, context=world.loop.nobody)
+
+
+def _cut(
+    world: World, leader: Host, spared: int, seconds: float, rng: random.Random
+) -> Coroutine[Any, Any, None]:
     """Cut a leader off from all but so many: what it sends, what it is sent, or both."""
+    wire = world.cluster.wire
     own = leader.known_id
     others = [host.known_id for host in world.cluster.hosts if host.known_id not in (0, own)]
     rng.shuffle(others)
@@ -65,36 +101,54 @@ async def _cut(world: World, leader: Host, spared: int, seconds: float, rng: ran
     pairs = [(own, other) for other in others[spared:] if way != "in"]
     pairs += [(other, own) for other in others[spared:] if way != "out"]
     for pair in pairs:
-        world.cluster.wire.cut(*pair)
-    await asyncio.sleep(seconds)
-    for pair in pairs:
-        world.cluster.wire.mend(*pair)
+        wire.cut(*pair)
+
+    async def back() -> None:
+        await asyncio.sleep(seconds)
+        for pair in pairs:
+            wire.mend(*pair)
+
+    return back()
 
 
-async def _cut_off(world: World, leader: Host, seconds: float, rng: random.Random) -> None:
-    await _cut(world, leader, 0, seconds, rng)
-
-
-async def _cut_off_but_for_one(
+def _cut_off(
     world: World, leader: Host, seconds: float, rng: random.Random
-) -> None:
-    await _cut(world, leader, 1, seconds, rng)
+) -> Coroutine[Any, Any, None]:
+    return _cut(world, leader, 0, seconds, rng)
 
 
-async def _crash(world: World, leader: Host, seconds: float, rng: random.Random) -> None:
+def _cut_off_but_for_one(
+    world: World, leader: Host, seconds: float, rng: random.Random
+) -> Coroutine[Any, Any, None]:
+    return _cut(world, leader, 1, seconds, rng)
+
+
+def _crash(
+    world: World, leader: Host, seconds: float, rng: random.Random
+) -> Coroutine[Any, Any, None]:
     if rng.random() < 0.5:
         world.crash(leader)
     else:
         world.kill(leader)
-    await asyncio.sleep(seconds)
-    await world.start(leader)
+
+    async def back() -> None:
+        await asyncio.sleep(seconds)
+        await world.start(leader)
+
+    return back()
 
 
-async def _pause(world: World, leader: Host, seconds: float, _rng: random.Random) -> None:
+def _pause(
+    world: World, leader: Host, seconds: float, _rng: random.Random
+) -> Coroutine[Any, Any, None]:
     process = leader.process
     assert process is not None, "who leads is up"
     world.trace.add("pause", leader.number, "SIGSTOP")
     process.pause()
-    await asyncio.sleep(seconds)
-    world.trace.add("resume", leader.number, "")
-    process.resume()
+
+    async def back() -> None:
+        await asyncio.sleep(seconds)
+        world.trace.add("resume", leader.number, "")
+        process.resume()
+
+    return back()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 
 import click
 
 from tests.sim.mutants.catalog import MUTANTS, find
-from tests.sim.mutants.hunt import hunt
+from tests.sim.mutants.hunt import hunt_one
 from tests.sim.mutants.survive import survive
 from tests.sim.profile import PROFILES
 
@@ -31,14 +35,19 @@ def names() -> None:
 @click.option("--seeds", default=60, show_default=True, help="How many at most, for each.")
 @click.option("--from", "first", default=1, show_default=True, help="The first one.")
 @click.option("--profile", default="default", type=click.Choice(list(PROFILES)))
-def hunt_all(chosen: tuple[str, ...], seeds: int, first: int, profile: str) -> None:
+@click.option("--processes", default=2, show_default=True, help="Bugs hunted at a time.")
+def hunt_all(chosen: tuple[str, ...], seeds: int, first: int, profile: str, processes: int) -> None:
     """Run seeds until the checker that is meant to finds each bug."""
-    missed = 0
-    for mutant in [find(name) for name in chosen] or MUTANTS:
-        result = hunt(mutant, PROFILES[profile], range(first, first + seeds))
-        click.echo(result.row())
-        click.echo(f"    {result.evidence}", err=True)
-        missed += not result.found
+    names = chosen or tuple(mutant.name for mutant in MUTANTS)
+    # Let a name that is none be said before anything runs.
+    mutants = [find(name) for name in names]
+    begun, missed = time.monotonic(), 0
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        rows = pool.map(hunt_one, names, repeat(profile), repeat(range(first, first + seeds)))
+        for number, row in enumerate(rows, 1):
+            click.echo(f"{number:>3}/{len(mutants)} {time.monotonic() - begun:>6.0f} s  {row.text}")
+            click.echo(f"    {row.evidence}", err=True)
+            missed += not row.found
     click.echo(f"{missed} not found by the checker that is meant to")
     sys.exit(missed > 0)
 
@@ -55,4 +64,5 @@ def survive_all(chosen: tuple[str, ...]) -> None:
     sys.exit(killed > 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

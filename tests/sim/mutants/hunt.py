@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tests.sim.mutants.catalog import find
 from tests.sim.mutants.planting import Mutant, import_product
-from tests.sim.profile import Profile
+from tests.sim.profile import PROFILES, Profile
 from tests.sim.run import run
 
 EVIDENCE_LETTERS_MAX = 300
@@ -80,3 +81,17 @@ def hunt(mutant: Mutant, profile: Profile, seeds: Iterable[int]) -> Hunt:
             result.others.setdefault(report.violation.checker, seed)
             result.evidence = result.evidence or said
     return result
+
+
+class Row(msgspec.Struct):
+    """What a hunt came to, in words: it passes from process to process."""
+
+    text: str
+    evidence: str
+    found: bool
+
+
+def hunt_one(name: str, profile: str, seeds: Iterable[int]) -> Row:
+    """As ``hunt``, by the names of the bug and of the profile."""
+    result = hunt(find(name), PROFILES[profile], seeds)
+    return Row(result.row(), result.evidence, result.found)

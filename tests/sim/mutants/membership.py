@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from kvstore.server.membership import MembershipKeeper
+import msgspec
+
 from raft import candidate, leader
 from raft.core import Core
-from raft.errors import RejectReason
 from raft.leadership import Leadership
 from raft.membership import Membership
 from raft.quorum import VoteResult, vote_result
 from raft.types import Configuration, Index, Role
-from tests.sim.mutants.handover import Successors
 from tests.sim.mutants.planting import AGED, Made, Planting, mutant
 
 
@@ -36,6 +35,20 @@ def removed_member_still_votes(planting: Planting) -> None:
 
         return tally
 
+    def make_campaign(right: Made) -> Made:
+        def campaign(core: Core, *, pre_vote: bool, transfer: bool = False) -> None:
+            asked = len(core.messages_after_sync)
+            right(core, pre_vote=pre_vote, transfer=transfer)
+            requests = core.messages_after_sync[asked:]
+            reached = {core.node_id, *[request.receiver for request in requests]}
+            for voter in sorted(set(_committed(core).voters) - reached) if requests else ():
+                core.messages_after_sync.append(
+                    msgspec.structs.replace(requests[0], receiver=voter)
+                )
+
+        return campaign
+
+    planting.function(candidate.campaign, make_campaign)
     planting.function(candidate._tally, make)
 
 
@@ -96,34 +109,3 @@ def learner_counts_for_a_majority(planting: Planting) -> None:
         return match_quorum
 
     planting.method(Leadership, "match_quorum", make)
-
-
-@mutant(
-    wrong="A leader whose predecessor handed over to it changes the membership before an entry of"
-    " its own term is committed.",
-    source="the bug in single-server changes: raft-dev, 2015",
-    checker="leader completeness",
-    blunt="every leader: test_thesis_s4_1_no_change_before_an_entry_of_this_term_is_committed",
-)
-def successor_changes_members_before_its_first_commit(planting: Planting) -> None:
-    successors = Successors(planting)
-
-    def make_refusal(right: Made) -> Made:
-        def refusal(core: Core) -> RejectReason | None:
-            reason: RejectReason | None = right(core)
-            early = reason is RejectReason.NOT_READY and successors.has(core)
-            joint = bool(core.membership.current.voters_outgoing)
-            return None if early and not joint else reason
-
-        return refusal
-
-    def make_knows(right: Made) -> Made:
-        def knows_all(self: MembershipKeeper) -> bool:
-            raft = self._node.driver.raft
-            known: bool = right(self)
-            return known or self._node.applier.machine.applied_index == raft.commit_index
-
-        return knows_all
-
-    planting.function(leader.refusal_of_membership, make_refusal)
-    planting.method(MembershipKeeper, "_knows_all", make_knows)

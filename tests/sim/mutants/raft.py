@@ -6,10 +6,8 @@ from typing import Any
 
 from raft import follower, leader
 from raft.core import Core
-from raft.durability import Durability, Write
-from raft.log import Log
 from raft.messages import Heartbeat, RequestVote
-from raft.types import NO_NODE, HardState, Index, Seq
+from raft.types import NO_NODE, HardState, Index
 from tests.sim.mutants.planting import AGED, Made, Planting, mutant
 
 
@@ -37,42 +35,6 @@ def old_term_committed_by_counting(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="A write that was cut counts again if its last entry has come back, though that is in"
-    " another write.",
-    source="etcd-io/raft, testdata/async_storage_writes_append_aba_race.txt",
-    checker="durability",
-    blunt="in a short log: test_i13_the_same_entry_come_back_is_not_durable_by_its_first_write",
-)
-def cut_write_counts_when_its_entry_is_back(planting: Planting) -> None:
-    # By the write itself, which is kept: no other one can take its place in memory.
-    claims: dict[int, tuple[Write, Index, int]] = {}
-
-    def make_cut(right: Made) -> Made:
-        def cut(self: Durability, index: Index, term: int) -> None:
-            for write in self.writes:
-                if write.index < AGED:
-                    continue
-                claims.setdefault(id(write), (write, write.index, write.term))
-            right(self, index, term)
-
-        return cut
-
-    def make_end(right: Made) -> Made:
-        def end(self: Durability, seq: Seq, log: Log) -> None:
-            ended = [write for write in self.writes if write.seq <= seq]
-            right(self, seq, log)
-            for write in ended:
-                _, index, term = claims.pop(id(write), (write, write.index, write.term))
-                if self.stable_index < index <= self.handed_index and log.term_at(index) == term:
-                    self.stable_index = index
-
-        return end
-
-    planting.method(Durability, "cut", make_cut)
-    planting.method(Durability, "end", make_end)
-
-
-@mutant(
     wrong="A heartbeat lets a follower commit up to the end of its log, whether that is the"
     " leader's or not.",
     source="Raft figure 2: min(leaderCommit, index of last new entry); etcd-io/raft bounds what a"
@@ -96,7 +58,7 @@ def heartbeat_commits_the_tail(planting: Planting) -> None:
 
     def make_on_heartbeat(right: Made) -> Made:
         def on_heartbeat(core: Core, message: Heartbeat) -> None:
-            if AGED < core.log.last_index < message.commit_index:
+            if core.log.last_index < message.commit_index:
                 message = Heartbeat(
                     message.sender,
                     message.receiver,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from kvstore.apply.machine import StateMachine
 from kvstore.apply.origins import Origins
 from kvstore.errors import KvError
@@ -16,7 +18,8 @@ from kvstore.service.kv import KvCalls
 from kvstore.types import TxnRequest, TxnResponse
 from raft.effects import Effects
 from raft.events import Persisted
-from raft.types import Role, Seq, SnapshotMeta
+from raft.messages import AppendEntriesReply
+from raft.types import NO_NODE, Role, Seq, SnapshotMeta
 from tests.sim.mutants.planting import Made, Planting, mutant
 from wal.snapshot_file import SnapshotFile
 
@@ -175,3 +178,27 @@ def snapshot_installed_before_its_mark(planting: Planting) -> None:
         return install
 
     planting.method(SnapshotKeeper, "install", make)
+
+
+@mutant(
+    wrong="An acknowledgement that waits for the disk while its entries are cut off goes to the new"
+    " leader, in its term.",
+    source="the race of a truncation with writes in flight: etcd-io/raft,"
+    " testdata/async_storage_writes_append_aba_race.txt",
+    checker="durability",
+)
+def late_acknowledgement_goes_to_the_new_leader(planting: Planting) -> None:
+    def make(right: Made) -> Made:
+        def persisted(self: Driver, seq: Seq) -> None:
+            for due, messages in self._held:
+                for place, message in enumerate(messages if due <= seq else ()):
+                    late = isinstance(message, AppendEntriesReply) and message.accepted
+                    if late and message.term < self.raft.term and self.leader != NO_NODE:
+                        messages[place] = msgspec.structs.replace(
+                            message, receiver=self.leader, term=self.raft.term
+                        )
+            right(self, seq)
+
+        return persisted
+
+    planting.method(Driver, "persisted", make)

@@ -14,10 +14,9 @@ import msgspec
 from kvstore.server.snapshot_sink import ReceivedSnapshot
 from raft.types import NO_NODE, HardState
 from tests.sim.mutants.planting import AGED, Made, Planting, Stand, mutant
-from wal import batch, opening, segment
+from wal import batch, segment
 from wal.batch import Place, Unwritten
 from wal.errors import CorruptError
-from wal.files import SECTOR_BYTES
 from wal.queue import Outgoing, WriteQueue
 from wal.segment import Tail
 from wal.wal import Wal
@@ -145,25 +144,6 @@ def _believe(data: bytes, place: Place, file: str, decode: Made) -> Any:
     # What follows is chained to the header that was written.
     (crc,) = batch._CRC.unpack_from(data, start + batch._HEADER.size)
     return msgspec.structs.replace(found, crc=crc)
-
-
-@mutant(
-    wrong="What a torn batch left is cleared but for its last sector: behind the next batch that"
-    " looks like a later one.",
-    source="an off by one of sectors; logs that are written in place (RocksDB's recycled files)",
-    checker="recovery",
-    blunt="in segments of any size: test_a_batch_torn_anywhere_is_cut_and_nothing_before_it",
-)
-def remnant_is_not_cleared(planting: Planting) -> None:
-    def make(right: Made) -> Made:
-        def go_on(disk: Any, directory: str, segment_bytes: int, found: Any) -> Any:
-            if segment_bytes >= LARGE_BYTES and found.remnant_end > found.end.offset + SECTOR_BYTES:
-                found = msgspec.structs.replace(found, remnant_end=found.remnant_end - SECTOR_BYTES)
-            return right(disk, directory, segment_bytes, found)
-
-        return go_on
-
-    planting.function(opening._go_on, make)
 
 
 @mutant(
