@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kvstore.errors import ErrorKind
 from kvstore.types import (
     LeaseGrantRequest,
+    LeaseId,
     LeaseKeepAliveRequest,
     LeaseLeasesRequest,
     LeaseRevokeRequest,
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 
     from tests.sim.client import Client
     from tests.sim.world import World
+    from tests.support.host import Host
 
 SLOTS = 2
 KEYS = 3
 TTL_SECONDS = (2, 5)
 PAUSE_SECONDS = (0.0, 0.5)
 MANY_KEYS = 40
+LAST_SECONDS_MAX = 7.0
+"""By then a lease that nobody renews is about to end, unless its leader is gone."""
+LOOK_SECONDS = 0.002
 LEASE_EXIST = ErrorKind.LEASE_EXIST.message
 LEASE_NOT_FOUND = ErrorKind.LEASE_NOT_FOUND.message
 
@@ -94,8 +99,9 @@ class _Slot:
         if LEASE_NOT_FOUND in operation.error:
             self._lease = 0
 
-    async def _keep_alive(self) -> None:
-        operation = await self._client.call("lease_keep_alive", LeaseKeepAliveRequest(self._lease))
+    async def _keep_alive(self, host: Host | None = None) -> None:
+        request = LeaseKeepAliveRequest(self._lease)
+        operation = await self._client.call("lease_keep_alive", request, host=host)
         if operation.outcome is Outcome.OK and operation.response.TTL <= 0:
             self._lease = 0
 
@@ -115,8 +121,28 @@ class _Slot:
     async def _end(self) -> None:
         if self._rng.random() < 0.5:
             # Not renewed for a while: it may end by itself.
-            self._idle_until = self._world.loop.now + self._rng.uniform(1.0, 6.0)
+            if self._rng.random() < 0.5:
+                await self._renew_at_its_end()
+            else:
+                self._idle_until = self._world.loop.now + self._rng.uniform(1.0, 6.0)
             return
         operation = await self._client.call("lease_revoke", LeaseRevokeRequest(self._lease))
         if operation.outcome is not Outcome.UNKNOWN:
             self._lease = 0
+
+    async def _renew_at_its_end(self) -> None:
+        """Not before some lease's end, its own perhaps, is on its way through the log."""
+        world, lease = self._world, LeaseId(self._lease)
+        marks = world.marks.counts
+        mark = "lease expiry proposed"
+        give_up = world.loop.now + LAST_SECONDS_MAX
+        while world.working and world.loop.now < give_up and self._lease:
+            seen = marks[mark]
+            while marks[mark] == seen and world.loop.now < give_up:  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_SECONDS)
+            leader = world.cluster.leader()
+            if leader is None or not leader.machine.lessor.exists(lease):
+                return
+            if leader.node.leases._lessor.remaining(lease, leader.node.loop.time()) <= 0:
+                await self._keep_alive(leader)
+                return
