@@ -2,9 +2,10 @@
 
 Each thing that users and roles are made of (whether a user has a role, whether a role may read a
 range, what the password is) is set and unset by calls. It *may* have held at some time of a call if
-it was set by then, and no other call, which certainly came after that, was answered before. It
+it was set by then, and no other call, which certainly came after that, certainly came before. It
 *held* throughout if it was set before, and nothing that might unset it can have come in between.
-Only what may not have held is wrong to allow, and only what held is wrong to refuse.
+Only what may not have held is wrong to allow, and only what held is wrong to refuse. What came
+first is told by time and by the revisions in the answers, those of changes of rights among them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from kvstore.types import (
     RangeRequest,
     TxnRequest,
 )
+from tests.checking.calls import has_changed
 from tests.checking.history import Outcome
 from tests.checking.violation import ViolationError
 
@@ -88,6 +90,34 @@ def check(history: History) -> None:
 
 
 # --- what holds when ------------------------------------------------------------------------------
+
+
+class Moment(msgspec.Struct):
+    """When something happened: between two times, and between two revisions of the store, by which
+    changes of rights are placed too.
+
+    Attributes:
+        since: What was answered before came before.
+        until: What was called afterwards came afterwards.
+        revision: What was applied at an earlier one came before.
+        revision_max: What was applied at a later one came afterwards.
+    """
+
+    since: float
+    until: float
+    revision: int = 0
+    revision_max: float = inf
+
+
+def _moment_of(operation: Operation) -> Moment:
+    """When a call that was answered happened."""
+    local = _is_local(operation.request)
+    # Who answers by what is here, be it of long ago, is judged by the revision of that alone.
+    moment = Moment(-inf if local else operation.called_at, operation.returned_at)
+    place = _revision(operation)
+    if operation.method in KEY_CALLS and place is not None:
+        moment.revision, moment.revision_max = place, place - _has_written(operation)
+    return moment
 
 
 class _Changes(msgspec.Struct):
@@ -159,21 +189,19 @@ class _Rights:
             if ended:
                 changes.unsets.append(operation)
 
-    def may_hold(self, fact: Fact, since: float, until: float) -> bool:
-        """Whether it may have been so at some time between these two."""
+    def may_hold(self, fact: Fact, moment: Moment) -> bool:
+        """Whether it may have been so at some time of a moment."""
         changes = self._facts.get(fact, _Changes())
         return any(
-            change.called_at <= until and not _is_over(change.returned_at, changes.unsets, since)
+            _may_precede(change, moment) and not _is_over(change, changes.unsets, moment)
             for change in changes.sets
         )
 
-    def may_be_off(self, since: float, until: float) -> bool:
-        """Whether authentication may have been off at some time between these two."""
+    def may_be_off(self, moment: Moment) -> bool:
+        """Whether authentication may have been off at some time of a moment."""
         changes = self._facts["on",]
-        if not _is_over(-inf, changes.sets, since):
-            return True
-        return any(
-            change.called_at <= until and not _is_over(change.returned_at, changes.sets, since)
+        return not _is_over(None, changes.sets, moment) or any(
+            _may_precede(change, moment) and not _is_over(change, changes.sets, moment)
             for change in changes.unsets
         )
 
@@ -190,16 +218,14 @@ class _Rights:
             for change in changes.sets
         )
 
-    def why_not(self, user: str, needs: list[Need], since: float, until: float) -> str:
+    def why_not(self, user: str, needs: list[Need], moment: Moment) -> str:
         """What a user certainly may not do, of all that is needed; "" if there is nothing."""
-        if self.may_be_off(since, until):
+        if self.may_be_off(moment):
             return ""
         if not user:
             return "authentication was on, and nobody asked"
         roles = [
-            role
-            for role in sorted(self._roles[user])
-            if self.may_hold(("has", user, role), since, until)
+            role for role in sorted(self._roles[user]) if self.may_hold(("has", user, role), moment)
         ]
         if ROOT in roles:
             return ""
@@ -208,15 +234,11 @@ class _Rights:
                 each
                 for role in roles
                 for each in self._ranges[kind, role]
-                if self.may_hold((kind, role, *each), since, until)
+                if self.may_hold((kind, role, *each), moment)
             ]
             if not _covers(ranges, key, range_end):
                 return f"{user} could not {kind} {key!r} to {range_end!r}, having {roles}"
         return ""
-
-    def is_root(self, user: str, since: float, until: float) -> bool:
-        """Whether a user may have been one who may do everything."""
-        return self.may_hold(("has", user, ROOT), since, until)
 
     def had(self, user: str, needs: list[Need], since: float, until: float) -> bool:
         """Whether a user certainly had every right that is needed, all the time."""
@@ -232,9 +254,30 @@ class _Rights:
         )
 
 
-def _is_over(set_at: float, unsets: list[Operation], since: float) -> bool:
-    """Whether a call certainly came after ``set_at``, and was answered before ``since``."""
-    return any(set_at < unset.called_at and unset.returned_at < since for unset in unsets)
+def _may_precede(change: Operation, moment: Moment) -> bool:
+    """Whether a change may have come before the end of a moment."""
+    return change.called_at <= moment.until and (_revision(change) or 0) <= moment.revision_max
+
+
+def _is_over(change: Operation | None, unsets: list[Operation], moment: Moment) -> bool:
+    """Whether what a change set (None: what was first) was certainly unset before a moment."""
+    return any(
+        (unset.returned_at < moment.since or (_revision(unset) or inf) < moment.revision)
+        and (change is None or _is_after(unset, change))
+        for unset in unsets
+    )
+
+
+def _is_after(later: Operation, earlier: Operation) -> bool:
+    return earlier.returned_at < later.called_at or (
+        (_revision(earlier) or inf) < (_revision(later) or 0)
+    )
+
+
+def _revision(operation: Operation) -> int | None:
+    """The store's revision when a call was applied; None: nobody knows."""
+    header = getattr(operation.response, "header", None)
+    return None if header is None else int(header.revision)
 
 
 def _covers(ranges: list[tuple[bytes, bytes]], key: bytes, range_end: bytes) -> bool:
@@ -259,17 +302,17 @@ def _covers(ranges: list[tuple[bytes, bytes]], key: bytes, range_end: bytes) -> 
 
 
 def _check_allowed(operation: Operation, rights: _Rights) -> None:
-    since, until = operation.called_at, operation.returned_at
     method, request, user = operation.method, operation.request, operation.user
+    moment = _moment_of(operation)
     why = ""
-    if method in KEY_CALLS and not _is_local(request):
-        why = rights.why_not(user, list(_needs(request)), since, until)
+    if method in KEY_CALLS:
+        why = rights.why_not(user, list(_needs(request)), moment)
     elif method in ROOT_CALLS:
-        if not rights.may_be_off(since, until) and not rights.is_root(user, since, until):
+        if not rights.may_be_off(moment) and not rights.may_hold(("has", user, ROOT), moment):
             why = f"{user or 'nobody'} is not root"
     elif method == "authenticate":
         fact = ("password", request.name, request.password)
-        why = "" if rights.may_hold(fact, since, until) else "the password was another one"
+        why = "" if rights.may_hold(fact, moment) else "the password was another one"
     if why:
         raise _wrong("was allowed", operation, why)
 
@@ -318,13 +361,26 @@ def _check_watch(watch: Watch, history: History, rights: _Rights) -> None:
             committed_at = history.truth_at.get(event.kv.mod_revision)
             if committed_at is None:
                 continue
-            why = rights.why_not(watch.user, needs, committed_at, max(at, committed_at))
+            moment = Moment(committed_at, max(at, committed_at), event.kv.mod_revision)
+            why = rights.why_not(watch.user, needs, moment)
             if why:
                 raise ViolationError(
                     CHECKER,
                     f"a watch on member {watch.member}, since {watch.opened_at:.6f}, was told "
                     f"{event} of {committed_at:.6f} at {at:.6f}; {why}\n  {request}",
                 )
+
+
+def _has_written(operation: Operation) -> bool:
+    """Whether the revision of an answer is the call's own."""
+    match operation.method:
+        case "put":
+            return True
+        case "delete_range":
+            return bool(operation.response.deleted)
+        case "txn":
+            return has_changed(operation.response)
+    return False
 
 
 def _needs(request: Any) -> Iterator[Need]:

@@ -29,12 +29,17 @@ from kvstore.types import (
     Permission,
     PermissionType,
     PutRequest,
+    PutResponse,
     RangeRequest,
+    RangeResponse,
     RequestOp,
     ResponseHeader,
     TxnRequest,
     WatchCreateRequest,
     WatchResponse,
+)
+from kvstore.types import (
+    AuthRoleGrantPermissionResponse as Answer,
 )
 from tests.checking import permissions
 from tests.checking.history import History, Operation, Outcome, Watch
@@ -75,6 +80,11 @@ def expel(at: float) -> Operation:
     return call(at, "user_revoke_role", AuthUserRevokeRoleRequest("ann", "role"))
 
 
+def at_revision(operation: Operation, revision: int) -> Operation:
+    kind = {"put": PutResponse, "range": RangeResponse}.get(operation.method, Answer)
+    return msgspec.structs.replace(operation, response=kind(ResponseHeader(revision=revision)))
+
+
 def set_up() -> list[Operation]:
     return [
         call(0.0, "user_add", AuthUserAddRequest("root", SECRET), ""),
@@ -82,7 +92,7 @@ def set_up() -> list[Operation]:
         call(0.4, "user_add", AuthUserAddRequest("ann", SECRET)),
         enlist(0.6),
         allow(0.8),
-        call(1.0, "auth_enable", AuthEnableRequest()),
+        at_revision(call(1.0, "auth_enable", AuthEnableRequest()), 1),
     ]
 
 
@@ -230,6 +240,27 @@ def test_nobody_may_anything_while_authentication_is_on() -> None:
 def test_whoever_asks_for_what_a_member_has_may_be_shown_the_past() -> None:
     stale = call(4.0, "range", RangeRequest(b"a", b"c", serializable=True), "ann")
     accepted(forbid(3.0), stale)
+
+
+def test_revisions_tell_what_time_does_not() -> None:
+    forbidden = at_revision(forbid(3.0), 7)
+    during = put(3.05)
+    accepted(forbidden, at_revision(during, 7))
+    wrong("could not write", forbidden, at_revision(during, 8))
+    stale = call(4.0, "range", RangeRequest(b"a", b"c", serializable=True), "ann")
+    accepted(forbidden, at_revision(stale, 7))
+    wrong("could not read", forbidden, at_revision(stale, 8))
+    again = at_revision(allow(4.0), 9)
+    wrong("could not read", forbidden, again, at_revision(read(4.05), 8))
+    accepted(forbidden, again, at_revision(read(4.05), 9))
+    wrong("could not write", forbidden, again, at_revision(put(4.05), 9))
+    accepted(forbidden, again, at_revision(put(4.05), 10))
+
+
+def test_changes_that_met_are_told_apart_by_their_revisions() -> None:
+    accepted(allow(3.0), forbid(3.05), put(4.0))
+    wrong("could not write", at_revision(allow(3.0), 6), at_revision(forbid(3.05), 7), put(4.0))
+    accepted(at_revision(allow(3.0), 7), at_revision(forbid(3.05), 6), put(4.0))
 
 
 def test_a_password_counts_until_it_is_changed() -> None:
