@@ -141,7 +141,16 @@ PROFILES = {
         Profile(
             name="leases",
             sizes=(3, 3, 5),
-            faults={"crash": 2, "pause": 2, "partition": 2, "restart": 1},
+            faults={
+                "crash": 2,
+                "pause": 2,
+                "partition": 2,
+                "restart": 1,
+                "leader isolated": 2,
+                "leaders taken away": 1,
+                "clock drift": 1,
+                "wall clock jump": 1,
+            },
             fault_every_seconds=2.5,
             waiting_for={"leader elected": 1, "lease expiry proposed": 2},
             workloads={"leases": 4, "locks": 3, "candidate": 2, "observer": 1, "leadership": 1},

@@ -31,6 +31,7 @@ SLOTS = 2
 KEYS = 3
 TTL_SECONDS = (2, 5)
 PAUSE_SECONDS = (0.0, 0.5)
+MEDDLE_SECONDS = (0.0, 2.0)
 MANY_KEYS = 40
 LAST_SECONDS_MAX = 7.0
 """By then a lease that nobody renews is about to end, unless its leader is gone."""
@@ -40,12 +41,33 @@ LEASE_NOT_FOUND = ErrorKind.LEASE_NOT_FOUND.message
 
 
 async def leases(world: World, client: Client, rng: random.Random) -> None:
-    """Keep a few leases, each with keys of its own, and be careless about some."""
+    """Keep a few leases, each with keys of its own, and be careless about some.
+
+    Somebody else knows them, too: what one is told must fit what the other one does.
+    """
     own = world.new_token()
     slots = [_Slot(world, client, rng, own * SLOTS + number) for number in range(SLOTS)]
+    friend = asyncio.create_task(_meddle(world, client.another(), rng, slots))
     while world.working:
         await asyncio.sleep(rng.uniform(*PAUSE_SECONDS))
         await rng.choice(slots).step()
+    await friend
+
+
+async def _meddle(world: World, friend: Client, rng: random.Random, slots: list[_Slot]) -> None:
+    """Ask after leases that another client keeps, renew them, and now and then end one."""
+    while world.working:
+        await asyncio.sleep(rng.uniform(*MEDDLE_SECONDS))
+        lease = rng.choice(slots).lease
+        choice = rng.random()
+        if not lease:
+            continue
+        if choice < 0.5:
+            await friend.call("lease_time_to_live", LeaseTimeToLiveRequest(lease))
+        elif choice < 0.85:
+            await friend.call("lease_keep_alive", LeaseKeepAliveRequest(lease))
+        else:
+            await friend.call("lease_revoke", LeaseRevokeRequest(lease))
 
 
 class _Slot:
@@ -59,6 +81,11 @@ class _Slot:
         self._prefix = b"leases/%d/" % number
         self._lease = 0
         self._idle_until = 0.0
+
+    @property
+    def lease(self) -> int:
+        """The one that is there, or was a moment ago; 0 if there is none."""
+        return self._lease
 
     async def step(self) -> None:
         if not self._lease:
