@@ -80,21 +80,35 @@ def leases_run_by_the_wall_clock(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="A leader that is deposed, and does not know by whom, keeps its clock of leases, and goes"
-    " on with it if it leads again.",
+    wrong="Who leads for the second time goes on with the deadlines that it knew the first time.",
     source="etcd's lessor: who is demoted must forget its deadlines",
     checker="lease",
 )
 def former_deadlines_are_kept(planting: Planting) -> None:
-    def make(right: Made) -> Made:
-        def on_role(self: LeaseKeeper, change: Any) -> None:
-            if self._serving and change.term > self._served_term and change.leader == 0:
-                return
+    def make_role(right: Made) -> Made:
+        def on_role(self: Any, change: Any) -> None:
+            clock = self._lessor._clock
+            if self._serving and clock is not None:
+                self.former = dict(clock._deadline)
             right(self, change)
 
         return on_role
 
-    planting.method(LeaseKeeper, "_on_role", make)
+    def make_tick(right: Made) -> Made:
+        def tick(self: Any, now: float) -> None:
+            served = self._serving
+            right(self, now)
+            clock = self._lessor._clock
+            if self._serving and not served and clock is not None:
+                for lease, deadline in vars(self).get("former", {}).items():
+                    if lease in clock._leases:
+                        clock._deadline[lease] = deadline
+                        clock._expiries.set(lease, deadline)
+
+        return tick
+
+    planting.method(LeaseKeeper, "_on_role", make_role)
+    planting.method(LeaseKeeper, "_tick", make_tick)
 
 
 @mutant(
