@@ -53,7 +53,6 @@ class Observer:
             "_on_outcome",
             lambda outcome: self._tell("on_outcome", host, outcome),
         )
-        self._around_reads(host)
         _around(host.node.peers, "send", lambda message: self._on_send(host, message))
         _around(
             host.node.peers,
@@ -79,18 +78,6 @@ class Observer:
                 self._on_violation(error)
 
     # --- what nodes do ----------------------------------------------------------------------------
-
-    def _around_reads(self, host: Host) -> None:
-        reads = host.node.reads
-        take = reads.take_context
-
-        def observed() -> int | None:
-            context = take()
-            if context is not None:
-                self._tell("on_read", host, context)
-            return context
-
-        reads.take_context = observed  # type: ignore[method-assign]
 
     def _on_role(self, host: Host, change: RoleChange) -> None:
         name = change.role.name.lower()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raft.codec import encode_configuration, encode_entry
-from raft.effects import Effects, Read, RoleChange
+from raft.effects import Effects, RoleChange
 from raft.messages import AppendEntriesReply, Heartbeat, RequestVoteReply
 from raft.types import (
     NO_NODE,
@@ -366,14 +366,22 @@ def test_state_machine_safety_an_applied_index_that_is_not_the_entrys() -> None:
 
 
 def test_linearizability_a_read_below_what_was_committed_when_it_was_asked() -> None:
+    waiting: list[Callable[[None], None]] = []
+    reported: list[ViolationError] = []
+    world: Any = SimpleNamespace(report=reported.append)
     logs = Logs(WORLD)
-    checker = Reads(WORLD, logs)
     one = member(1, [])
+    one.node.reads = SimpleNamespace(submit=lambda reply, _deadline: waiting.append(reply))
+    Reads(world, logs).on_start(one)
     logs.committed_index = 5
-    checker.on_read(one, 1)
-    answered = effects(reads=[Read(1, Index(4))])
-    one.machine.applied_index = 4
-    finds("linearizability", lambda: checker.on_effects(one, answered))
-    checker.on_read(one, 2)
+    answers: list[object] = []
+    for _ in range(2):
+        one.node.reads.submit(answers.append, 1.0)
     one.machine.applied_index = 5
-    checker.on_effects(one, effects(reads=[Read(2, Index(5))]))
+    waiting[0](None)
+    assert not reported
+    one.machine.applied_index = 4
+    waiting[1](None)
+    assert [violation.checker for violation in reported] == ["linearizability"]
+    # Whoever asked is answered all the same.
+    assert answers == [None, None]

@@ -68,9 +68,6 @@ class NodeChecker:
     def on_outcome(self, host: Host, outcome: Outcome) -> None:
         """An entry was applied; whoever waits for it has not been answered yet."""
 
-    def on_read(self, host: Host, context: int) -> None:
-        """A round of linearizable reads begins."""
-
     def on_turn(self, host: Host) -> None:
         """A member's turn of the loop ended."""
 

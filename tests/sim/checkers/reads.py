@@ -8,35 +8,45 @@ from tests.checking.violation import ViolationError
 from tests.sim.checkers import NodeChecker
 
 if TYPE_CHECKING:
-    from raft.effects import Effects
+    from kvstore.errors import KvError
+    from kvstore.server.reads import ReadReply
     from tests.sim.checkers.logs import Logs
     from tests.sim.world import World
     from tests.support.host import Host
 
 
 class Reads(NodeChecker):
-    """Knows, for each round of reads that began, how much was committed anywhere."""
+    """Notes for each read how much was committed anywhere when it was asked."""
 
     def __init__(self, world: World, logs: Logs) -> None:
         super().__init__(world)
         self._logs = logs
-        self._asked: dict[tuple[int, int], int] = {}
 
     def on_start(self, host: Host) -> None:
-        """Rounds end with the process that asked for them."""
-        self._asked = {key: value for key, value in self._asked.items() if key[0] != host.number}
+        """Every read of this process goes through its room of reads."""
+        reads = host.node.reads
+        submit = reads.submit
 
-    def on_read(self, host: Host, context: int) -> None:
-        """A round begins."""
-        self._asked[host.number, context] = self._logs.committed_index
+        def observed(reply: ReadReply, deadline: float) -> None:
+            floor = self._logs.committed_index
 
-    def on_effects(self, host: Host, effects: Effects) -> None:
-        """Rounds are answered."""
-        for read in effects.reads:
-            floor = self._asked.pop((host.number, read.context), 0)
-            if host.machine.applied_index < floor:
-                raise ViolationError(
+            def answered(error: KvError | None) -> None:
+                if error is None:
+                    self._check(host, floor)
+                reply(error)
+
+            submit(answered, deadline)
+
+        reads.submit = observed  # type: ignore[method-assign]
+
+    def _check(self, host: Host, floor: int) -> None:
+        applied = host.machine.applied_index
+        if applied < floor:
+            # In the middle of the product's own work: it must not be disturbed.
+            self.world.report(
+                ViolationError(
                     "linearizability",
-                    f"member {host.number} answers reads at index {host.machine.applied_index}; "
-                    f"when they were asked, {floor} was committed",
+                    f"member {host.number} answers a read at index {applied}; when it was asked, "
+                    f"{floor} was committed",
                 )
+            )
