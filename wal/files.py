@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 SECTOR_BYTES = 512
 """The largest unit that any disk in use writes whole or not at all."""
+LOCK_NAME = "lock"
 
 
 class File(Protocol):
@@ -181,7 +182,7 @@ class OsLock:
     def __init__(self, directory: str) -> None:
         self._descriptor = -1
         descriptor = os.open(
-            os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            os.path.join(directory, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -111,6 +111,13 @@ class MemberOpening:
             raise joining.LostMemberError(
                 f"{config.data_dir} holds no log any more, only what was set aside"
             )
+        left = set_aside.remains(disk, config.data_dir)
+        if left and config.initial_cluster_state != "existing":
+            # Even if nobody answers. Who joins gets a new id, whatever lies there.
+            raise joining.LostMemberError(
+                f"{left[0]} is left of a log that is gone: "
+                f"{joining.REPLACE.format(who=config.name)}"
+            )
         return self._new_node(await joining.ask_who_this_is(config, self._ask))
 
     def _new_node(self, identity: Identity | None) -> Node:

@@ -15,9 +15,9 @@ from kvstore.server.bootstrap import layout
 from kvstore.server.identity import Beginning
 from wal.batch import Batch, Place, decode, peek_place
 from wal.errors import WalError
-from wal.files import SECTOR_BYTES
+from wal.files import LOCK_NAME, SECTOR_BYTES
 from wal.record import Metadata, Record, RecordError, decode_records
-from wal.segment import segment_numbers, segment_path
+from wal.segment import TEMPORARY_SUFFIX, segment_numbers, segment_path
 
 if TYPE_CHECKING:
     from wal.files import Disk
@@ -48,6 +48,20 @@ def kept(disk: "Disk", data_dir: str) -> list[str]:
     return [f"{_PREFIX}{number}" for number in sorted(numbers)]
 
 
+def remains(disk: "Disk", data_dir: str) -> list[str]:
+    """What a member left in the directory in use, by path; what a process leaves that ends before
+    its log has begun does not count.
+    """
+    where = layout(data_dir)
+    paths = [
+        os.path.join(directory, name)
+        for directory in (where.wal, where.snapshots)
+        for name in disk.list(directory)
+    ]
+    lock = os.path.join(where.wal, LOCK_NAME)
+    return [path for path in paths if path != lock and not path.endswith(TEMPORARY_SUFFIX)]
+
+
 def set_aside(disk: "Disk", data_dir: str) -> str:
     """Give the directory in use a name of its own, durably, and let the oldest of those go.
 
@@ -62,7 +76,8 @@ def set_aside(disk: "Disk", data_dir: str) -> str:
     """
     member = os.path.join(data_dir, _IN_USE)
     where = layout(data_dir)
-    if not disk.list(where.wal) and not disk.list(where.snapshots):
+    if not remains(disk, data_dir):
+        # Not worth a place among those that are kept: they are few.
         return ""
     disk.make_directory(where.wal)
     lock = disk.lock(where.wal)

@@ -23,6 +23,14 @@ def lose_directory(host: Host) -> None:
     host.disk = MemoryDisk()
 
 
+def lose_log(host: Host) -> None:
+    """All segments; the snapshots stay."""
+    for name in host.disk.list(WAL):
+        host.disk.remove(f"{WAL}/{name}")
+    host.disk.sync_directory(WAL)
+    assert host.disk.list(SNAPSHOTS), "there is a snapshot"
+
+
 def damage_tail(host: Host) -> None:
     """A byte in the middle of the newest batch: it was whole once, so it is not torn."""
     disk = host.disk

@@ -27,6 +27,7 @@ from tests.support.losses import (
     is_whole,
     lose,
     lose_directory,
+    lose_log,
     set_aside,
     voters,
     wait_whole,
@@ -183,6 +184,28 @@ async def test_in_a_cluster_of_one_nobody_has_what_was_lost(cluster: Cluster) ->
 
 
 # --- who may not be replaced ----------------------------------------------------------------------
+
+
+@scenario(1, 2, **SMALL)
+async def test_who_has_snapshots_and_no_log_founds_nothing_though_nobody_answers(
+    cluster: Cluster,
+) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    victim, *_ = await cluster.followers()
+    async with writers(cluster, 2):
+        await cluster.wait(lambda: victim.node.snapshots.taken_total > 0)
+    others = [host for host in cluster.hosts if host is not victim]
+    for host in others:
+        host.crash()
+    attendant = await lose(victim, lose_log)
+    await cluster.wait(lambda: len(attendant.ends) == 2)
+    for error in attendant.ends:
+        assert "kvstore member replace" in str(error)
+    assert attendant.ids == [], "it never showed itself to the others"
+    await attendant.end()
+    cluster.hosts.remove(victim)
+    for host in others:
+        await host.start()
 
 
 @scenario(1, 2)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from kvstore.server.set_aside import owner_of
+from kvstore.server.set_aside import kept, owner_of
 from kvstore.server.set_aside import set_aside as move_aside
 from tests.support.cluster import Cluster
 from tests.support.losses import damage_tail
@@ -34,6 +34,18 @@ def test_a_directory_is_set_aside_whole_or_not_at_all(steps: int) -> None:
     disk.create("/data/member/wal/2").close()
     assert move_aside(disk, "/data") == "/data/member.damaged-6"
     assert disk.list("/data") == ["member.damaged-5", "member.damaged-6"]
+
+
+def test_what_was_set_aside_gives_way_to_nothing_empty() -> None:
+    """A process that ends before its log has begun leaves its lock and what it was filling."""
+    disk = MemoryDisk()
+    disk.create("/data/member/wal/0000000000000001.wal").close()
+    assert move_aside(disk, "/data") == "/data/member.damaged-1"
+    for name in ("lock", "0000000000000001.wal.new"):
+        disk.create(f"/data/member/wal/{name}").close()
+    for _ in range(2):
+        assert move_aside(disk, "/data") == ""
+    assert kept(disk, "/data") == ["member.damaged-1"]
 
 
 @scenario(1)
