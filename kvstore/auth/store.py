@@ -119,7 +119,7 @@ class AuthStore:
             when authentication goes off: whatever was decided at a lower one may be wrong.
     """
 
-    __slots__ = ("_access", "_roles", "_users", "enabled", "revision")
+    __slots__ = ("_access", "_added", "_roles", "_users", "enabled", "revision")
 
     def __init__(self) -> None:
         self.enabled = False
@@ -128,12 +128,19 @@ class AuthStore:
         self._roles: dict[str, Role] = {}
         # Made when first asked for, and void with every change: changes are rare.
         self._access: dict[str, Access] = {}
+        self._added: dict[str, int] = {}
 
     # --- questions -------------------------------------------------------------------------------
 
     def user(self, name: str) -> User | None:
         """A user."""
         return self._users.get(name)
+
+    def is_since(self, name: str, revision: int) -> bool:
+        """Whether there is such a user, and it is the one of that revision: nobody who was added
+        after it. Of users that came with a snapshot nothing is known but that they are there.
+        """
+        return name in self._users and self._added.get(name, 0) <= revision
 
     def role(self, name: str) -> Role | None:
         """A role."""
@@ -241,12 +248,14 @@ class AuthStore:
         hashed = "" if no_password else body.hashedPassword
         self._users[body.name] = User(body.name, hashed, no_password)
         self._changed()
+        self._added[body.name] = self.revision
         return AuthUserAddResponse()
 
     def _delete_user(self, body: AuthUserDeleteRequest) -> AuthUserDeleteResponse:
         if self.enabled and body.name == ROOT:
             raise ErrorKind.INVALID_AUTH_MANAGEMENT.error()
         del self._users[self._known_user(body.name).name]
+        self._added.pop(body.name, None)
         self._changed()
         return AuthUserDeleteResponse()
 

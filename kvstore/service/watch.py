@@ -57,6 +57,7 @@ class ServiceWatch:
         "_requests",
         "_stream",
         "_user",
+        "_user_revision",
         "_working",
     )
 
@@ -75,6 +76,7 @@ class ServiceWatch:
         self._on_close = on_close
         self._stream = node.hub.open_stream(on_ready)
         self._user = ""
+        self._user_revision = 0
         self._requests: deque[WatchRequest] = deque()
         self._admitting = False
         self._working = False
@@ -134,7 +136,9 @@ class ServiceWatch:
     def _admitted(self, identity: Identity) -> None:
         self._admitting = False
         if not self._closed:
-            self._user = identity.user
+            if self._user != identity.user:
+                self._user = identity.user
+                self._user_revision = identity.revision
             self._carry_out(self._requests.popleft())
             self._work()
 
@@ -209,7 +213,9 @@ class ServiceWatch:
     def _identity(self, revision: int) -> Identity:
         """Who watches, by the present right: it is not the token that is judged again."""
         if self._user:
-            return Identity(self._user, revision)
+            # Whoever was given the name anew is somebody else.
+            same = self._node.driver.applier.machine.auth.is_since(self._user, self._user_revision)
+            return Identity(self._user, revision) if same else NOBODY
         token = self._caller.token
         if token is None:
             return NOBODY

@@ -6,6 +6,9 @@ from kvstore.budget import CountedBudget
 from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.service.caller import Caller
 from kvstore.types import (
+    AuthUserAddRequest,
+    AuthUserDeleteRequest,
+    AuthUserGrantRoleRequest,
     AuthUserRevokeRoleRequest,
     RangeRequest,
     WatchCancelRequest,
@@ -13,7 +16,7 @@ from kvstore.types import (
     WatchRequest,
     WatchResponse,
 )
-from tests.kvstore.service.keyring import READ, READWRITE, add_user, enable, log_in
+from tests.kvstore.service.keyring import READ, READWRITE, add_user, enable, log_in, password_of
 from tests.kvstore.service.waiting import Observing, lock, settle
 from tests.support.cluster import Cluster
 from tests.support.host import Host
@@ -114,6 +117,24 @@ async def test_whoever_loses_the_right_hears_no_event_after_that(cluster: Cluste
     assert (last.watch_id, last.canceled, last.cancel_reason) == (0, True, DENIED)
     assert sum(len(response.events) for response in alice.responses) == 1
     assert [event.kv.key for event in (await bob.answers(3))[2].events if event.kv] == [b"a2"]
+
+
+@scenario(1)
+async def test_who_is_given_the_name_of_another_inherits_no_watch(cluster: Cluster) -> None:
+    await add_user(cluster[0], "alice", (READWRITE, b"a", b"b"))
+    root = await enable(cluster[0])
+    stream = Stream(cluster[1], await log_in(cluster[0], "alice"))
+    stream.create(b"a", b"b")
+    await stream.answers(1)
+    # All between two takes.
+    call = cluster[0].call
+    await call("user_delete", AuthUserDeleteRequest("alice"), root)
+    await call("user_add", AuthUserAddRequest("alice", password_of("alice")), root)
+    await call("user_grant_role", AuthUserGrantRoleRequest("alice", "alice"), root)
+    await cluster[0].put(b"a1", b"secret", caller=root)
+    await cluster.wait_equal()
+    last = (await stream.answers(2))[1]
+    assert (last.canceled, last.events) == (True, [])
 
 
 @scenario(1)
