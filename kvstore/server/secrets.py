@@ -20,12 +20,16 @@ log = logging.getLogger("kvstore.auth")
 JOBS_MAX = 64
 """Passwords and tokens that may wait for the one thread; with the default cost 64 take seconds."""
 
+JOBS_PER_NAME_MAX = 8
+"""Passwords of one name that may wait: who floods one name leaves room for the others."""
+
 
 class SecretWork:
     """Hashes and checks passwords and signs tokens, one after another, off the loop.
 
-    Bounds: at most ``jobs_max`` wait; more are refused at once as retryable, before anything is
-    proposed. So a flood of logins costs one core, and never the loop.
+    Bounds: at most ``jobs_max`` wait, ``JOBS_PER_NAME_MAX`` of them to check one name's password;
+    more are refused at once as retryable, before anything is proposed. So a flood of logins costs
+    one core, and never the loop; and one of a single name's locks nobody else out.
 
     Args:
         new_lane: Starts the thread, when it is first needed.
@@ -46,6 +50,7 @@ class SecretWork:
         self._cost = cost
         self._jobs_max = jobs_max
         self._decoy = ""
+        self._checks: dict[str, int] = {}
         self.jobs = 0
         self.refused_total = 0
 
@@ -60,13 +65,23 @@ class SecretWork:
         self.run(lambda: hash_password(password, salt, self._cost), reply)
 
     def check(
-        self, password: str, hashed: str | None, reply: Callable[[bool | KvError], None]
+        self,
+        name: str,
+        password: str,
+        hashed: str | None,
+        reply: Callable[[bool | KvError], None],
     ) -> None:
-        """Whether the password is the one that was hashed.
+        """Whether the password is the one that was hashed for the user of this name.
 
-        ``hashed`` None is nobody's: a wrong answer that takes as long as for somebody, so that
-        nobody learns from the time who is a user.
+        ``hashed`` None is nobody's: a wrong answer that takes as long as for somebody, and a bound
+        of its own for each name, so that nobody learns from the time, or from who is refused, who
+        is a user.
         """
+        waiting = self._checks.get(name, 0)
+        if waiting >= JOBS_PER_NAME_MAX:
+            self.refused_total += 1
+            reply(ErrorKind.TOO_MANY_REQUESTS.error())
+            return
         salt = self._rng.randbytes(SALT_BYTES)
 
         def job() -> bool:
@@ -79,7 +94,14 @@ class SecretWork:
                 self._decoy = hash_password("", salt, self._cost)
             return False
 
-        self.run(job, reply)
+        def checked(right: bool | KvError) -> None:
+            left = self._checks.pop(name) - 1
+            if left:
+                self._checks[name] = left
+            reply(right)
+
+        self._checks[name] = waiting + 1
+        self.run(job, checked)
 
     def run(self, job: Callable[[], Any], reply: Callable[[Any], None]) -> None:
         """Do a job when its turn has come; ``reply`` gets its result or a ``KvError``."""

@@ -137,7 +137,7 @@ class AuthCalls(Calls):
                 self._give_token(Identity(request.name, revision), caller, reply, again)
 
         hashed = None if user is None else user.hashed_password
-        self.node.secret_work.check(request.password, hashed, checked)
+        self.node.secret_work.check(request.name, request.password, hashed, checked)
 
     def _give_token(
         self,

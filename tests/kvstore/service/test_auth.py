@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kvstore.errors import ErrorKind, KvError
+from kvstore.server.secrets import JOBS_MAX, JOBS_PER_NAME_MAX
 from kvstore.service.caller import Caller
 from kvstore.types import (
     AuthDisableRequest,
@@ -326,14 +327,24 @@ async def test_too_many_logins_at_once_are_refused_and_not_queued(cluster: Clust
     await prepared(cluster)
     go_on = host.hang_disk("passwords")
     request = AuthenticateRequest("alice", password_of("alice"))
-    waiting = [host.begin("authenticate", request) for _ in range(64)]
-    await cluster.wait(lambda: host.node.secret_work.jobs == 64)
-    assert await refusal(host, "authenticate", request, Caller()) == (
-        ErrorKind.TOO_MANY_REQUESTS.error()
-    )
+    waiting = [host.begin("authenticate", request) for _ in range(JOBS_PER_NAME_MAX)]
+    strangers = [
+        host.begin("authenticate", AuthenticateRequest(f"nobody{place}", "guess"))
+        for place in range(JOBS_MAX - JOBS_PER_NAME_MAX)
+    ]
+    await cluster.wait(lambda: host.node.secret_work.jobs == JOBS_MAX)
+    for name in ("alice", "root"):
+        asked = AuthenticateRequest(name, password_of(name))
+        assert await refusal(host, "authenticate", asked, Caller()) == (
+            ErrorKind.TOO_MANY_REQUESTS.error()
+        )
     go_on()
     tokens = {(await answer).token for answer in waiting}
-    assert len(tokens) == 64
+    assert len(tokens) == JOBS_PER_NAME_MAX
+    for stranger in strangers:
+        with pytest.raises(KvError) as refused:
+            await stranger
+        assert refused.value == ErrorKind.AUTH_FAILED.error()
 
 
 @scenario(1)
