@@ -15,7 +15,14 @@ from kvstore.server.identity import derive
 from kvstore.server.joining import ClusterView
 from kvstore.server.membership import MembershipKeeper
 from kvstore.server.network.base import Introduction, NetworkReceiver
-from kvstore.types import AlarmAction, AlarmRequest, AlarmType, CompactionRequest, PutRequest
+from kvstore.types import (
+    AlarmAction,
+    AlarmRequest,
+    AlarmType,
+    CompactionRequest,
+    DeleteRangeRequest,
+    PutRequest,
+)
 from tests.support.cluster import Cluster
 from tests.support.host import Host, ProcessLostError
 from tests.support.memory_network import MemoryNetwork
@@ -94,6 +101,35 @@ async def test_a_full_disk_raises_the_alarm_while_deletes_still_pass(cluster: Cl
     assert (await follower.delete(b"k", b"l")).deleted == written
     follower.disk.capacity_bytes = None
     await cluster.wait(lambda: not follower.node.wal.disk_full)
+    await cluster.wait_equal()
+
+
+@scenario(1, snapshot_count=30)
+async def test_a_log_that_stands_still_goes_on_once_there_is_room_whatever_happens_meanwhile(
+    cluster: Cluster,
+) -> None:
+    """Each look for room is for the log, once a snapshot's mark waits in it."""
+    leader = await cluster.wait_leader()
+    other = (await cluster.followers())[0]
+    wal = leader.node.wal
+    leader.disk.capacity_bytes = leader.disk.used_bytes()
+    full_since = 0.0
+    for number in range(2000):
+        # Deletes go on while there is no room for more.
+        request = DeleteRangeRequest(b"k%d" % number + bytes(8000))
+        answered = (leader if leader.leads else other).begin("delete_range", request)
+        await asyncio.wait([answered], timeout=0.1)
+        answered.add_done_callback(lambda done: done.exception())
+        if wal._held is None:
+            full_since = cluster.loop.now
+        elif cluster.loop.now - full_since > 10.0:
+            break
+    assert wal.disk_full
+    taken = leader.node.snapshots.taken_total
+    leader.disk.capacity_bytes = None
+    async with writers(cluster, 2):
+        await cluster.wait(lambda: not wal.disk_full, 10.0)
+    assert leader.node.snapshots.taken_total <= taken + 2
     await cluster.wait_equal()
 
 

@@ -86,24 +86,24 @@ def leader_counts_what_is_only_queued(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="An answer to a round, but for the first ones, lets those reads go as well that came"
-    " since.",
+    wrong="Reads join a round that is under way already, but for the first rounds.",
     source="thesis §6.4, step 2: the read must wait for a round that began after it",
     checker="linearizability",
-    blunt="from the first one on: tests/kvstore/server/test_reads_room.py",
+    blunt="from the first round on: tests/kvstore/server/test_reads_room.py",
 )
 def late_reads_share_an_old_round(planting: Planting) -> None:
     def make(right: Made) -> Made:
-        def answer(self: Reads, context: int) -> None:
-            waiting = self._rounds.get(context)
-            if waiting is not None and context > ROUNDS and self._fresh:
-                waiting.extend(self._fresh)
+        def take_context(self: Reads) -> int | None:
+            under_way = max(self._rounds, default=0)
+            if self._fresh and under_way > ROUNDS:
+                self._rounds[under_way].extend(self._fresh)
                 self._fresh = []
-            right(self, context)
+            context: int | None = right(self)
+            return context
 
-        return answer
+        return take_context
 
-    planting.method(Reads, "answer", make)
+    planting.method(Reads, "take_context", make)
 
 
 @mutant(
