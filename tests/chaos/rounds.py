@@ -143,8 +143,12 @@ class Round:
         world.check_equal()
         world.check_running()
         world.check_logs()
-        for watcher in (truth, *watchers):
+        for watcher in watchers:
             watcher.stop()
+        # A lease may have ended since: what anybody was told, the truth has to know.
+        told = max(watcher.told for watcher in watchers)
+        in_time(f"the truth has revision {told}", partial(truth.has_seen, told), CATCH_UP_SECONDS)
+        truth.stop()
         self._judge(truth, revision)
 
     def _new_rng(self) -> random.Random:
