@@ -17,9 +17,10 @@ import msgspec
 
 from tests.sim.marks import MARKS
 from tests.sim.profile import PROFILES
-from tests.sim.run import run
+from tests.sim.run import REAL_SECONDS_MAX, run
 
 REPORT_DIRECTORY = Path(".make/sim")
+REPORTS_MAX = 20
 FAILURES_SHOWN_MAX = 20
 PROGRESS_SECONDS = 10.0
 
@@ -72,12 +73,13 @@ class Tally(msgspec.Struct):
 
 
 class Campaign(msgspec.Struct):
-    """What all of it came to, and at which commit."""
+    """What all of it came to, at which commit, and from which seed on."""
 
     commit: str
     tallies: dict[str, Tally] = {}
     failures: list[Failure] = []
     real_seconds: float = 0.0
+    first: int = 1
 
     @property
     def seeds(self) -> int:
@@ -116,7 +118,7 @@ class Campaign(msgspec.Struct):
         missed = [mark for mark, count in marks.items() if not count]
         yield f"  marks never reached: {', '.join(missed) or 'none'}"
         for failure in self.failures[:FAILURES_SHOWN_MAX]:
-            yield f"FAILED {failure.profile} {failure.seed}: {failure.message}"
+            yield f"FAILED {failure.profile} {failure.seed} at {self.commit}: {failure.message}"
             yield f"  replay: {failure.replay}"
         if len(self.failures) > FAILURES_SHOWN_MAX:
             yield f"and {len(self.failures) - FAILURES_SHOWN_MAX} more"
@@ -125,8 +127,13 @@ class Campaign(msgspec.Struct):
     def save(self) -> Path:
         """Write it down as JSON; returns where."""
         REPORT_DIRECTORY.mkdir(parents=True, exist_ok=True)
-        path = REPORT_DIRECTORY / "report.json"
+        path = REPORT_DIRECTORY / f"report-{self.commit}-from-{self.first}.json"
         path.write_text(json.dumps(msgspec.to_builtins(self), indent=1))
+        reports = sorted(
+            REPORT_DIRECTORY.glob("report-*.json"), key=lambda report: report.stat().st_mtime_ns
+        )
+        for report in reports[:-REPORTS_MAX]:
+            report.unlink()
         return path
 
 
@@ -137,7 +144,7 @@ def _counts(counts: dict[str, int]) -> str:
 def run_one(job: tuple[str, int]) -> tuple[str, Tally, Failure | None]:
     """One seed of one profile, in whichever process."""
     name, seed = job
-    report = run(seed, PROFILES[name])
+    report = run(seed, PROFILES[name], real_seconds_max=REAL_SECONDS_MAX)
     calls = Counter(operation.outcome.value for operation in report.history.operations)
     struck = Counter(report.struck)
     tally = Tally(
@@ -174,7 +181,7 @@ def conduct(
         processes: How many at once.
         progress: Shown a line now and then.
     """
-    campaign = Campaign(commit_name())
+    campaign = Campaign(commit_name(), first=first)
     begun = said = time.monotonic()
     jobs = ((name, seed) for seed in range(first, first + seeds) for name in profiles)
 

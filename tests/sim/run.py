@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +25,32 @@ if TYPE_CHECKING:
 
 SECONDS_MAX = 600.0
 """Virtual seconds that a run may take before it counts as hung."""
+REAL_SECONDS_MAX = 180.0
+"""And seconds of ours: where virtual time stands still, none of the others ever go by. A run takes
+one or two."""
+
+
+class HungError(KeyboardInterrupt):
+    """A run takes too long. No task and no handler of errors holds this up, wherever it strikes."""
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """End what takes longer; 0 seconds: nothing does."""
+
+    def ring(_signal: int, _frame: object) -> None:
+        raise HungError
+
+    if not seconds:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Report(msgspec.Struct):
@@ -68,6 +97,7 @@ def run(
     faults: list[Fault] | None = None,
     *,
     messages: bool = False,
+    real_seconds_max: float = 0.0,
 ) -> Report:
     """Run a seed.
 
@@ -76,6 +106,8 @@ def run(
         profile: How large and how rough.
         faults: Another schedule than the seed's own: when a failure is made smaller.
         messages: Whether the trace has every message.
+        real_seconds_max: A run that takes longer is ended, and has hung; 0: it may take for ever.
+            Only in a process's main thread.
 
     Returns:
         What came of it; a broken promise is in it, nothing is raised.
@@ -86,9 +118,13 @@ def run(
     world = World(loop, seed, profile, schedule, messages=messages)
     violation = None
     try:
-        loop.run_until_complete(_bounded(world))
+        with _alarm(real_seconds_max):
+            loop.run_until_complete(_bounded(world))
     except ViolationError as error:
         violation = error
+    except HungError:
+        text = f"no end after {real_seconds_max} s of real time; virtual time is {loop.now}"
+        violation = ViolationError("liveness", text)
     except Exception as error:  # noqa: BLE001 - whatever it is, a person wants to replay it
         violation = _surprise(error)
     finally:

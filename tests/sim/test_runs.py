@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.checking.violation import CHECKERS, ViolationError
-from tests.sim.campaign import Campaign, Failure, Tally, conduct
+from tests.sim.campaign import REPORTS_MAX, Campaign, Failure, Tally, conduct
 from tests.sim.faults import FAULTS
 from tests.sim.marks import MARKS
 from tests.sim.minimise import minimise
@@ -137,6 +138,7 @@ def test_a_report_names_what_was_never_reached_and_how_to_replay() -> None:
     missed = text.split("never reached: ")[1].splitlines()[0]
     assert "log truncated" in missed
     assert "leader elected" not in missed
+    assert "FAILED default 7 at abc: durability: planted" in text
     assert "-m tests.sim replay --profile default 7" in text
     assert text.endswith("1 failures")
 
@@ -150,6 +152,48 @@ def test_a_campaign_runs_every_seed_once_and_stops_by_itself() -> None:
         ["default"], seeds=3, first=5, seconds_max=-1.0, processes=1, progress=lambda _: None
     )
     assert none.seeds == 0
+
+
+def test_reports_of_the_last_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.sim.campaign.REPORT_DIRECTORY", tmp_path)
+    for first in range(REPORTS_MAX + 2):
+        path = Campaign("abc", first=first).save()
+        # Two files of one moment have no order.
+        os.utime(path, (first, first))
+    kept = {report.name for report in tmp_path.iterdir()}
+    last = range(2, REPORTS_MAX + 2)
+    assert kept == {f"report-abc-from-{first}.json" for first in last}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_run_in_which_time_stands_still_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def spins(*_: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setitem(WORKLOADS, "register", spins)
+    profile = Profile(name="spins", sizes=(1,), faults={}, workloads={"register": 1})
+    report = run(1, profile, real_seconds_max=3.0)
+    assert report.violation is not None
+    assert report.violation.checker == "liveness"
+    assert "no end after" in str(report.violation)
+    # It was torn out of the middle of its tasks; let them go here, and nowhere else.
+    gc.collect()
+
+
+def _rows(heading: str) -> dict[str, str]:
+    """The table below a heading of the documentation: first column to second."""
+    text = Path("docs/testing.md").read_text().split(f"{heading}\n", 1)[1]
+    lines = [line for line in text.split("\n#")[0].splitlines() if line.startswith("| ")]
+    return dict(line.strip("| ").split(" | ", 1) for line in lines[1:])
+
+
+def test_the_documentation_has_every_fault_and_every_mark() -> None:
+    faults = {name: (kind.__doc__ or "").split("\n\n")[0] for name, kind in FAULTS.items()}
+    told = {name: " ".join(words.split()) for name, words in faults.items()}
+    assert _rows("### The faults") == told
+    assert _rows("### The marks") == MARKS
+    assert _rows("### The profiles").keys() == PROFILES.keys()
 
 
 def test_the_documentation_names_every_promise() -> None:
