@@ -305,6 +305,16 @@ def test_durability_an_acknowledgement_of_what_the_disk_has_not() -> None:
     finds("durability", lambda: checker.on_send(one, reply))
 
 
+def test_durability_an_acknowledgement_of_what_the_log_has_no_more() -> None:
+    one = member(1, [1], term=2)
+    checker = Commitment(WORLD, disks_of(one, m1=durable([1])))
+    reply = AppendEntriesReply(NodeId(1), NodeId(2), Term(2), accepted=True, match_index=Index(2))
+    finds("durability", lambda: checker.on_send(one, reply))
+    # Of an earlier term it says what was so then, and nobody who leads now counts it.
+    late = AppendEntriesReply(NodeId(1), NodeId(2), Term(1), accepted=True, match_index=Index(2))
+    checker.on_send(one, late)
+
+
 def test_election_safety_a_leader_that_does_not_vote() -> None:
     stranger = member(9, [1])
     checker = Commitment(WORLD, disks_of(stranger))

@@ -82,6 +82,12 @@ class Commitment(NodeChecker):
         log = host.node.driver.raft._core.log
         term = log.term_at(Index(index))
         durable = self._disks.of[host.member_id]
+        if message.term == host.node.driver.raft.term and index > log.last_index:
+            raise ViolationError(
+                "durability",
+                f"member {host.number} acknowledges entry {index}; its log ends at "
+                f"{log.last_index}",
+            )
         if term is None or not index:
             return
         if not durable.holds(index, term):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.types import PutRequest
 from tests.sim.client import Client
+from tests.support.host import DISK_SECONDS
 
 if TYPE_CHECKING:
     import random
@@ -23,6 +24,8 @@ LEADER_SECONDS_MAX = 4.0
 LEADS_SECONDS_MAX = 0.5
 GONE_SECONDS_MAX = 3.0
 LOOK_SECONDS = 0.005
+SLOW_SHARE = 0.3
+SLOW_SECONDS_MAX = 1.0
 BURST_MAX = 10
 BURST_SECONDS_MAX = 0.01
 
@@ -31,10 +34,14 @@ def storm(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any,
     """Take every leader away soon after its election, in one way or another, and bring it back.
 
     Cut off but for some it leaves entries on a minority; the next one may have them, or cut them
-    off, or neither (Raft, figure 8). Who leads in the situation that the fault has waited for is
+    off, or neither (Raft, figure 8). Some disks are slow, so that much is on its way to them when
+    the next leader comes. Who leads in the situation that the fault has waited for is
     taken in that very step.
     """
     host = world.victim(fault)
+    slowed = [other for other in world.cluster.up if rng.random() < SLOW_SHARE]
+    for other in slowed:
+        other.disk_seconds = (0.0, rng.random() * SLOW_SECONDS_MAX)
     ends: list[asyncio.Task[None]] = []
     if host is not None and host.leads and rng.random() < 0.5:
         ends.append(_take_away(world, host, rng))
@@ -50,6 +57,8 @@ def storm(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any,
                 await asyncio.sleep(rng.random() * BURST_SECONDS_MAX)
             if leader.up and leader.process is not None and not leader.process.paused:
                 ends.append(_take_away(world, leader, rng))
+        for other in slowed:
+            other.disk_seconds = DISK_SECONDS
         await asyncio.gather(*ends)
 
     return rest()

@@ -72,7 +72,7 @@ def configuration_is_not_rolled_back(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="In a joint configuration the leader of a long log counts the new majority alone.",
+    wrong="In a joint configuration the leader of a long log counts the old majority alone.",
     source="thesis §4.3: a joint configuration asks both majorities",
     checker="durability",
     blunt="always: tests/raft/test_quorum.py",
@@ -81,7 +81,7 @@ def joint_configuration_asks_one_majority(planting: Planting) -> None:
     def make(right: Made) -> Made:
         def match_quorum(self: Leadership, configuration: Configuration, own: Index) -> Index:
             if configuration.voters_outgoing and own > AGED:
-                configuration = Configuration(configuration.voters)
+                configuration = Configuration(configuration.voters_outgoing)
             index: Index = right(self, configuration, own)
             return index
 

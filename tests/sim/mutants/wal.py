@@ -93,7 +93,7 @@ def directory_is_not_synced(planting: Planting) -> None:
 @mutant(
     wrong="Further back in a segment a damaged last batch is taken for a torn one, and cut.",
     source="Alagappan et al., Protocol-Aware Recovery, 2018: damage is not a crash",
-    checker="durability",
+    checker="monotonic state",
     blunt="anywhere: test_one_damaged_sector_is_refused_or_costs_nothing",
 )
 def damaged_tail_is_cut(planting: Planting) -> None:
