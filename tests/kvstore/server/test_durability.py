@@ -153,7 +153,8 @@ def test_an_acknowledgement_before_the_sync_is_found_out(monkeypatch: pytest.Mon
         # Not from the start: members that forgot even that they were part of it are not let in.
         await cluster.wait_equal()
         monkeypatch.setattr(Wal, "persist", persist_and_claim_so)
-        monkeypatch.setattr("tests.support.host.DISK_SECONDS", (0.3, 0.5))
+        for host in cluster.hosts:
+            host.disk_seconds = (0.3, 0.5)
         async with writers(cluster, 2) as crew:
             await asyncio.sleep(2.0)
         await crash_all(cluster)
