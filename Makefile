@@ -95,7 +95,7 @@ sim: $(DEV_STAMP) ## Run clusters in virtual time (MINUTES=, SEEDS=, FROM=, PROF
 		--from $${FROM:-1} --profile $${PROFILE:-all} $(ARGS)
 
 sim-mutants: $(DEV_STAMP) ## Plant each known bug; the simulator must find it (SEEDS=n at most)
-	@$(BIN)/python -m tests.sim.mutants hunt --seeds $${SEEDS:-60} $(ARGS)
+	@$(BIN)/python -m tests.sim.mutants hunt --seeds $${SEEDS:-200} $(ARGS)
 
 sim-mutants-survive: $(DEV_STAMP) ## Prove that the unit tests find none of these bugs (an hour)
 	@$(BIN)/python -m tests.sim.mutants survive $(ARGS)

@@ -46,6 +46,7 @@ class Machines:
     Attributes:
         damaged: Members whose durable state is in doubt, by number, and what was done to it: a
             damaged disk, or a new machine that does not vote yet in the place of such a one.
+        hurt: Members whose disk was ever damaged, by number: some of it may be found much later.
         excused: Members that may end by themselves, or fail to start, for a while, and why.
         refused: What members said that would not start on their disks, in order.
         replaced_total: How many were replaced.
@@ -55,6 +56,7 @@ class Machines:
     def __init__(self, world: World) -> None:
         self._world = world
         self.damaged: dict[int, str] = {}
+        self.hurt: dict[int, None] = {}
         self.excused: dict[int, str] = {}
         self.refused: list[tuple[int, Exception]] = []
         self.replaced_total = 0
@@ -237,6 +239,7 @@ class Machines:
         """Note that a member's durable state was damaged; ``may_damage`` allowed it."""
         self._world.trace.add("damage", host.number, what)
         self.damaged[host.number] = what
+        self.hurt[host.number] = None
 
     async def mend(self, host: Host) -> None:
         """Wait till a damaged member that was started again is whole, or was replaced."""

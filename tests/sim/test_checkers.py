@@ -67,6 +67,7 @@ def member(number: int, terms: list[int], *, term: int = 0, commit: int = 0) -> 
         log=FakeLog(terms),
         membership=SimpleNamespace(at=lambda _: ALL, current=ALL),
         applied_index=Index(0),
+        required_index=Index(0),
         term=Term(term),
         voted_for=NO_NODE,
         commit_index=Index(commit),
@@ -348,6 +349,13 @@ def test_recovery_may_bring_more_than_was_synced() -> None:
     _check_recovered(host, durable([1]), durable([1, 1], term=1))
     # A newer leader's entries, written and not known to be synced when the power went.
     _check_recovered(host, durable([1, 1, 1]), durable([1, 2]))
+
+
+def test_recovery_a_member_that_lost_something_though_its_disk_was_left_alone() -> None:
+    world: Any = SimpleNamespace(machines=SimpleNamespace(hurt={2: None}))
+    lost = member(1, [])
+    lost.node.driver.raft._core.required_index = Index(4)
+    finds("recovery", lambda: DiskTruth(world).on_start(lost))
 
 
 # --- states and reads -----------------------------------------------------------------------------

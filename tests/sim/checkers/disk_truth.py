@@ -98,6 +98,12 @@ class DiskTruth(NodeChecker):
             durable.mark = SnapshotMeta(log.base_index, log.base_term, base)
         durable.last_index = log.base_index
         durable.take_in(log.slice(Index(log.base_index + 1), log.last_index))
+        if core.required_index and host.number not in self.world.machines.hurt:
+            raise ViolationError(
+                "recovery",
+                f"member {host.number} is to rebuild what it had up to entry "
+                f"{core.required_index}, and nothing was done to its disk",
+            )
         before = self.of.get(host.member_id)
         if before is not None:
             if core.required_index:
