@@ -84,11 +84,6 @@ def configuration_of(roster: Roster) -> Configuration:
     return Configuration(tuple(sorted(voters)), learners=tuple(sorted(learners)))
 
 
-def _urls(roster: Roster, contacts: dict[int, Member], member: MemberId) -> tuple[str, ...]:
-    contact = contacts.get(member)
-    return roster.urls_of(member) or (() if contact is None else contact.peerURLs)
-
-
 class MembershipKeeper:
     """Everything about members on one member.
 
@@ -147,17 +142,18 @@ class MembershipKeeper:
         peers |= {int(key): key for key in roster.members}
         # One that joined, and has not heard of anything since, may have been removed meanwhile:
         # those that it was told of can say so, and of the founders none may be left.
-        contacts = {} if roster.version else {each.ID: each for each in node.identity.contacts}
-        peers |= {int(key): MemberId(key) for key in contacts}
+        contacts = () if roster.version else node.identity.contacts
+        told = {MemberId(each.ID): each.peerURLs for each in contacts}
+        peers |= {int(key): key for key in told}
         peers.pop(node.member_id, None)
         # One that took a lost member's place has its URLs, and may not have heard yet that the
         # other is gone: there it would find nobody but itself.
         here = own.peerURLs if own is not None else node.config.initial_advertise_peer_urls
+        where = {
+            key: roster.urls_of(member) or told.get(member, ()) for key, member in peers.items()
+        }
         node.network.set_peers(
-            {
-                key: tuple([url for url in _urls(roster, contacts, member) if url not in here])
-                for key, member in peers.items()
-            }
+            {key: tuple([url for url in urls if url not in here]) for key, urls in where.items()}
         )
 
     def _say_if_lonely(self, now: float) -> None:

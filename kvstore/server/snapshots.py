@@ -136,12 +136,10 @@ class SnapshotKeeper:
             # Only a snapshot lets the log shrink. Its own preparation waits: it must not fill the
             # room that the snapshot needs.
             self._retry_at = now + ROOM_RETRY_SECONDS
-            if self._unproven:
-                # The last one's mark waits for room in the log: another one would take more of it,
-                # and its mark would wait as well.
-                self._wal.retry_space()
-                return
-        if latest is None or latest.meta.index < self._driver.applier.machine.applied_index:
+        # Where the last one's mark waits for room in the log, another one would only take more.
+        waits = full and self._unproven
+        applied = self._driver.applier.machine.applied_index
+        if not waits and (latest is None or latest.meta.index < applied):
             self.take()
         elif full:
             self._wal.retry_space()
