@@ -9,7 +9,7 @@ linearizability (Herlihy and Wing, 1990), and of writes that nothing acknowledge
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kvstore.client import prefix_end
@@ -24,6 +24,7 @@ from kvstore.types import (
     TxnRequest,
     TxnResponse,
 )
+from tests.checking.calls import has_written, puts_of
 from tests.checking.history import History, Operation, Outcome
 from tests.checking.past import Past
 from tests.checking.violation import ViolationError
@@ -147,20 +148,6 @@ def _agree(operation: Operation, told: object, true: object) -> None:
         )
 
 
-def _is_write(operation: Operation) -> bool:
-    """Whether a revision is this call's own."""
-    response = operation.response
-    if operation.method == "put":
-        return True
-    if operation.method == "delete_range":
-        return bool(response.deleted)
-    return operation.method == "txn" and any(
-        one.response_put is not None
-        or (one.response_delete_range is not None and one.response_delete_range.deleted)
-        for one in response.responses
-    )
-
-
 def check_time(operations: Sequence[Operation]) -> None:
     """See that no answer is older than one that was there before it was asked for.
 
@@ -186,19 +173,10 @@ def check_time(operations: Sequence[Operation]) -> None:
         if not place:
             continue
         before = newest[place - 1]
-        if one.response.header.revision < before.response.header.revision + _is_write(one):
+        if one.response.header.revision < before.response.header.revision + has_written(one):
             raise ViolationError(
                 "linearizability", f"{one}\nis older than what ended before it began:\n{before}"
             )
-
-
-def _puts(operation: Operation) -> Iterator[tuple[bytes, bytes]]:
-    if isinstance(operation.request, PutRequest):
-        yield operation.request.key, operation.request.value
-    elif isinstance(operation.request, TxnRequest):
-        for op in (*operation.request.success, *operation.request.failure):
-            if op.request_put is not None:
-                yield op.request_put.key, op.request_put.value
 
 
 def check_origins(history: History) -> None:
@@ -209,7 +187,7 @@ def check_origins(history: History) -> None:
     """
     asked: dict[tuple[bytes, bytes], Operation] = {}
     for operation in history.operations:
-        asked.update((pair, operation) for pair in _puts(operation))
+        asked.update(((put.key, put.value), operation) for put in puts_of(operation.request))
     for revision, events in history.truth.items():
         for event in events:
             kind, key, value = _change(event)

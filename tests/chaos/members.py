@@ -142,10 +142,6 @@ class ChaosMember(Member):
             else:
                 path.unlink()
 
-    def segments(self) -> list[Path]:
-        """The files of its log, the oldest first."""
-        return sorted((self.data_dir / "member" / "wal").glob("*.wal"))
-
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         """Wait until its newest process says that it serves."""
         if not self.wait_ready_or_end(seconds):

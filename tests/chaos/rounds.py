@@ -146,7 +146,7 @@ class Round:
         for watcher in watchers:
             watcher.stop()
         # A lease may have ended since: what anybody was told, the truth has to know.
-        told = max(watcher.told for watcher in watchers)
+        told = max(max(watcher.truth, default=0) for watcher in watchers)
         in_time(f"the truth has revision {told}", partial(truth.has_seen, told), CATCH_UP_SECONDS)
         truth.stop()
         self._judge(truth, revision)

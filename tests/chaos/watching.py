@@ -64,8 +64,6 @@ class Watcher:
         self.number = recorder.new_client()
         self.seen = 0
         """All up to this revision was seen, by events or by the word of a progress notification."""
-        self.told = 0
-        """The highest revision of which it heard an event."""
         self.compacted = 0
         self.truth: dict[int, list[Event]] = {}
         self.seen_at: dict[int, float] = {}
@@ -144,7 +142,6 @@ class Watcher:
             self.seen_at.setdefault(event.kv.mod_revision, time.monotonic())
             self.truth.setdefault(event.kv.mod_revision, []).append(event)
             self.seen = max(self.seen, event.kv.mod_revision - response.fragment)
-            self.told = max(self.told, event.kv.mod_revision)
         self._whole = not response.fragment
         if not self._request.start_revision and response.created and response.header is not None:
             # From now on: what "now" was, the answer says.

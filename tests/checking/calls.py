@@ -134,7 +134,7 @@ def _read_answered(calls: Calls, number: int, operation: Operation) -> None:
     if header is None or header.revision < 1:
         calls.unplaced.append(number)
         return
-    called_at = -inf if _is_serializable(operation.request) else operation.called_at
+    called_at = -inf if is_serializable(operation.request) else operation.called_at
     place = header.revision
     if isinstance(request, RangeRequest):
         assert isinstance(response, RangeResponse), f"operation {number}: a range's answer"
@@ -188,6 +188,18 @@ def has_changed(response: TxnResponse) -> bool:
     return False
 
 
+def has_written(operation: Operation) -> bool:
+    """Whether the revision of an answer is the call's own."""
+    match operation.method:
+        case "put":
+            return True
+        case "delete_range":
+            return bool(operation.response.deleted)
+        case "txn":
+            return has_changed(operation.response)
+    return False
+
+
 def _past_ranges(number: int, request: TxnRequest, response: TxnResponse) -> Iterator[Seen]:
     operations = request.success if response.succeeded else request.failure
     for asked, done in zip(operations, response.responses, strict=False):
@@ -202,7 +214,8 @@ def _past_ranges(number: int, request: TxnRequest, response: TxnResponse) -> Ite
             yield Seen(number, revision, asked.request_range, done.response_range)
 
 
-def _is_serializable(request: Any) -> bool:
+def is_serializable(request: Any) -> bool:
+    """Whether a member answers by what it has, be it of long ago."""
     if isinstance(request, RangeRequest):
         return request.serializable
     if isinstance(request, TxnRequest):
@@ -261,13 +274,18 @@ def _read_candidate(calls: Calls, number: int, operation: Operation) -> None:
 
 def _candidates_key(operation: Operation) -> bytes:
     """The key of a lock or campaign; b"" if nobody was told."""
-    request = operation.request
     if operation.outcome is Outcome.OK:
-        answered = operation.response
-        key = answered.key if isinstance(request, LockRequest) else answered.leader.key
-        assert isinstance(key, bytes), "a key is bytes"
-        return key
+        return key_of(operation)
+    request = operation.request
     return b"%b/%x" % (request.name, request.lease) if request.lease else b""
+
+
+def key_of(operation: Operation) -> bytes:
+    """What stands for whoever was told that it holds a lock, or leads."""
+    response = operation.response
+    key = response.key if isinstance(operation.request, LockRequest) else response.leader.key
+    assert isinstance(key, bytes), "a key is bytes"
+    return key
 
 
 def _name(calls: Calls, history: History) -> None:
@@ -389,10 +407,17 @@ def _leases_named(operation: Operation) -> Iterator[int]:
         yield request.leader.lease
 
 
-def puts_of(request: TxnRequest) -> Iterator[PutRequest]:
-    """Every put of both branches, nested ones too."""
-    for operation in (*request.success, *request.failure):
-        if operation.request_put is not None:
-            yield operation.request_put
-        elif operation.request_txn is not None:
-            yield from puts_of(operation.request_txn)
+def puts_of(request: Any) -> Iterator[PutRequest]:
+    """Every put of a request, as ``leaves``."""
+    return (leaf for leaf in leaves(request) if isinstance(leaf, PutRequest))
+
+
+def leaves(request: Any) -> Iterator[PutRequest | DeleteRangeRequest]:
+    """A put or a delete itself; of a transaction those of both branches, nested ones too."""
+    if isinstance(request, PutRequest | DeleteRangeRequest):
+        yield request
+    elif isinstance(request, TxnRequest):
+        for operation in (*request.success, *request.failure):
+            yield from leaves(
+                operation.request_put or operation.request_delete_range or operation.request_txn
+            )

@@ -116,3 +116,12 @@ class History(msgspec.Struct):
     truth: dict[int, list[Event]] = {}
     truth_at: dict[int, float] = {}
     ended_at: float = inf
+
+
+def shown(operation: Operation) -> str:
+    """A call, for people: whose, where, when, what, and what came of it."""
+    who = f"client {operation.client}" + (f" ({operation.user})" if operation.user else "")
+    return (
+        f"{who}, member {operation.member}, {operation.called_at:.6f} to "
+        f"{operation.returned_at:.6f}: {operation.request} {operation.response or operation.error}"
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,13 +22,11 @@ from kvstore.types import (
     EventType,
     PutRequest,
     RangeRequest,
-    TxnRequest,
 )
 from tests.checking import calls as reading
+from tests.checking.calls import leaves
 from tests.checking.evidence import executed
-from tests.checking.history import Outcome
-from tests.checking.model import LeaseEnd
-from tests.checking.projection import leaves
+from tests.checking.history import Outcome, shown
 from tests.checking.violation import ViolationError
 from tests.kvstore.mvcc.model import in_range
 
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
 
     from tests.checking.calls import Calls
     from tests.checking.history import History, Operation
+    from tests.checking.model import Request
 
 CHECKER = "lease"
 LATE_SECONDS = 8.0
@@ -276,12 +275,7 @@ class _Judge:
             if word.number < 0:
                 lines.append(f"its keys went at revision {word.revision}, {word.called_at:.6f}")
                 continue
-            operation = self.history.operations[word.number]
-            lines.append(
-                f"client {operation.client}, member {operation.member}, {operation.called_at:.6f} "
-                f"to {operation.returned_at:.6f}: {operation.request} "
-                f"{operation.response or operation.error}"
-            )
+            lines.append(shown(self.history.operations[word.number]))
         return ViolationError(CHECKER, "\n  ".join(lines))
 
 
@@ -345,12 +339,5 @@ class _Deletions:
         )
 
 
-def _deletes(request: Any) -> Iterator[DeleteRangeRequest]:
-    if isinstance(request, DeleteRangeRequest):
-        yield request
-    elif isinstance(request, TxnRequest):
-        for leaf in leaves(request):
-            if isinstance(leaf, DeleteRangeRequest):
-                yield leaf
-    else:
-        assert request is None or isinstance(request, PutRequest | LeaseEnd | RangeRequest)
+def _deletes(request: Request | None) -> Iterator[DeleteRangeRequest]:
+    return (leaf for leaf in leaves(request) if isinstance(leaf, DeleteRangeRequest))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,10 +24,9 @@ from kvstore.types import (
     ProclaimRequest,
     TxnRequest,
 )
-from tests.checking.calls import LOCK_LEASE_SECONDS
-from tests.checking.history import Outcome
+from tests.checking.calls import LOCK_LEASE_SECONDS, key_of, leaves
+from tests.checking.history import Outcome, shown
 from tests.checking.past import Past
-from tests.checking.projection import leaves
 from tests.checking.violation import ViolationError
 from tests.kvstore.mvcc.model import in_range
 
@@ -130,14 +129,6 @@ def _promises(
     return promises, grants
 
 
-def key_of(operation: Operation) -> bytes:
-    """What stands for whoever was told that it holds a lock, or leads."""
-    response = operation.response
-    key = response.key if isinstance(operation.request, LockRequest) else response.leader.key
-    assert isinstance(key, bytes), "a key is bytes"
-    return key
-
-
 def _ends_at(history: History, number: int, key: bytes, lease: int) -> float:
     """When somebody began to do what may end a holding."""
     begun_at = history.operations[number].called_at
@@ -167,12 +158,9 @@ def _may_end(operation: Operation, key: bytes, lease: int) -> bool:
             # Who gives up waiting takes its key along, and that may be this one.
             gave_up = operation.outcome is not Outcome.OK
             return gave_up and key == b"%b/%x" % (request.name, request.lease)
-    deletes: list[Any] = [request]
-    if isinstance(request, TxnRequest):
-        deletes = list(leaves(request))
     return any(
-        isinstance(delete, DeleteRangeRequest) and in_range(key, delete.key, delete.range_end)
-        for delete in deletes
+        isinstance(leaf, DeleteRangeRequest) and in_range(key, leaf.key, leaf.range_end)
+        for leaf in leaves(request)
     )
 
 
@@ -192,7 +180,8 @@ def _check_turn(history: History, holding: _Holding, past: Past) -> None:
     """Whoever was told that it holds a lock had the oldest key at some time before."""
     operation = history.operations[holding.number]
     now = operation.response.header.revision
-    if isinstance(operation.request, CampaignRequest):
+    campaign = isinstance(operation.request, CampaignRequest)
+    if campaign:
         # Its header is of when the candidate entered.
         now = max(
             (each for each, at in history.truth_at.items() if at <= holding.told_at), default=now
@@ -200,7 +189,6 @@ def _check_turn(history: History, holding: _Holding, past: Past) -> None:
     created = past.created_at(holding.key, now)
     if created is None:
         raise _wrong(f"at revision {now} there had been no such key", history, holding.number)
-    campaign = isinstance(operation.request, CampaignRequest)
     if campaign and operation.response.leader.rev not in past.creations(holding.key):
         raise _wrong(f"its key is of revision {created}", history, holding.number)
     gone = past.gone_at(holding.key, created)
@@ -313,11 +301,5 @@ def _is_wrong_after(last: LeaderResponse | None, response: LeaderResponse) -> st
 
 
 def _wrong(words: str, history: History, *numbers: int) -> ViolationError:
-    lines = [words]
-    for number in numbers:
-        operation = history.operations[number]
-        lines.append(
-            f"client {operation.client}, member {operation.member}, {operation.called_at:.6f} to "
-            f"{operation.returned_at:.6f}: {operation.request} {operation.response}"
-        )
+    lines = [words, *[shown(history.operations[number]) for number in numbers]]
     return ViolationError(CHECKER, "\n  ".join(lines))

@@ -26,8 +26,8 @@ from kvstore.types import (
     RangeRequest,
     TxnRequest,
 )
-from tests.checking.calls import has_changed
-from tests.checking.history import Outcome
+from tests.checking.calls import has_written, is_serializable, puts_of
+from tests.checking.history import Outcome, shown
 from tests.checking.violation import ViolationError
 
 if TYPE_CHECKING:
@@ -111,12 +111,12 @@ class Moment(msgspec.Struct):
 
 def _moment_of(operation: Operation) -> Moment:
     """When a call that was answered happened."""
-    local = _is_local(operation.request)
+    local = is_serializable(operation.request)
     # Who answers by what is here, be it of long ago, is judged by the revision of that alone.
     moment = Moment(-inf if local else operation.called_at, operation.returned_at)
     place = _revision(operation)
     if operation.method in KEY_CALLS and place is not None:
-        moment.revision, moment.revision_max = place, place - _has_written(operation)
+        moment.revision, moment.revision_max = place, place - has_written(operation)
     return moment
 
 
@@ -321,7 +321,7 @@ def _check_refused(operation: Operation, rights: _Rights, known: float) -> None:
     """``known``: since when at least the member is known to know of all rights."""
     if ErrorKind.PERMISSION_DENIED.message not in operation.error:
         return
-    if operation.method not in KEY_CALLS or any(put.lease for put in _puts(operation.request)):
+    if operation.method not in KEY_CALLS or any(put.lease for put in puts_of(operation.request)):
         return
     needs = list(_needs(operation.request))
     if rights.had(operation.user, needs, known, operation.returned_at):
@@ -336,7 +336,7 @@ class _Knowing:
     def __init__(self, history: History) -> None:
         self._answers: dict[int, list[tuple[float, float]]] = defaultdict(list)
         for operation in history.operations:
-            local = operation.method not in KEY_CALLS or _is_local(operation.request)
+            local = operation.method not in KEY_CALLS or is_serializable(operation.request)
             if operation.outcome is Outcome.OK and not local:
                 times = (operation.returned_at, operation.called_at)
                 self._answers[operation.member].append(times)
@@ -371,18 +371,6 @@ def _check_watch(watch: Watch, history: History, rights: _Rights) -> None:
                 )
 
 
-def _has_written(operation: Operation) -> bool:
-    """Whether the revision of an answer is the call's own."""
-    match operation.method:
-        case "put":
-            return True
-        case "delete_range":
-            return bool(operation.response.deleted)
-        case "txn":
-            return has_changed(operation.response)
-    return False
-
-
 def _needs(request: Any) -> Iterator[Need]:
     """Which rights a call needs: of a transaction those of both branches."""
     match request:
@@ -411,30 +399,5 @@ def _inner(request: TxnRequest) -> Iterator[Any]:
         yield operation.request_txn
 
 
-def _puts(request: Any) -> Iterator[PutRequest]:
-    if isinstance(request, PutRequest):
-        yield request
-    elif isinstance(request, TxnRequest):
-        for inner in _inner(request):
-            yield from _puts(inner)
-
-
-def _is_local(request: Any) -> bool:
-    """Whether a member answers by what it has, be it of long ago, rights included."""
-    if isinstance(request, RangeRequest):
-        return request.serializable
-    if not isinstance(request, TxnRequest):
-        return False
-    inner = [each for each in _inner(request) if each is not None]
-    local = all(isinstance(each, RangeRequest) and each.serializable for each in inner)
-    return bool(inner) and local
-
-
 def _wrong(words: str, operation: Operation, why: str) -> ViolationError:
-    said = operation.response if operation.outcome is Outcome.OK else operation.error
-    return ViolationError(
-        CHECKER,
-        f"client {operation.client} ({operation.user or 'nobody'}) {words}: {operation.request} on "
-        f"member {operation.member}, {operation.called_at:.6f} to {operation.returned_at:.6f}: "
-        f"{why}\n  {said}",
-    )
+    return ViolationError(CHECKER, f"{words}, {why}:\n  {shown(operation)}")

@@ -25,7 +25,7 @@ from kvstore.types import (
     TxnRequest,
     TxnResponse,
 )
-from tests.checking.calls import Calls, Placed, Possible, Seen, puts_of
+from tests.checking.calls import Calls, Placed, Possible, Seen, leaves, puts_of
 from tests.checking.evidence import executed, facts_of
 from tests.checking.model import LeaseEnd
 from tests.kvstore.mvcc.model import in_range
@@ -95,16 +95,6 @@ def _several(request: TxnRequest, puts: list[bytes]) -> Iterator[bytes]:
     for key in puts:
         if puts.count(key) > 1 or any(in_range(key, d.key, d.range_end) for d in deletes):
             yield key
-
-
-def leaves(request: TxnRequest) -> Iterator[PutRequest | DeleteRangeRequest]:
-    for operation in (*request.success, *request.failure):
-        if operation.request_put is not None:
-            yield operation.request_put
-        elif operation.request_delete_range is not None:
-            yield operation.request_delete_range
-        elif operation.request_txn is not None:
-            yield from leaves(operation.request_txn)
 
 
 def _project_writes(calls: Calls, projected: dict[bytes, Calls]) -> None:

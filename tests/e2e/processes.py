@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -80,6 +81,21 @@ class Member:
     def is_running(self) -> bool:
         """Whether it has a process; a paused one is still there."""
         return self._child is not None and self._child.is_alive()
+
+    def segments(self) -> list[Path]:
+        """The files of its log, the oldest first."""
+        return sorted((self.data_dir / "member" / "wal").glob("*.wal"))
+
+    def garble_tail(self) -> None:
+        """Change the last byte of the newest batch that anything was written to."""
+        for path in reversed(self.segments()):
+            content = bytearray(path.read_bytes())
+            end = len(content.rstrip(b"\0"))
+            if end:
+                content[end - 1] ^= 0x55
+                path.write_bytes(content)
+                return
+        raise AssertionError("there is no log to damage")
 
     def start(self) -> None:
         """Start a process; ``wait_ready`` waits until it serves."""

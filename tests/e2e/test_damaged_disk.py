@@ -15,7 +15,7 @@ SECONDS = 20.0
 
 def _damage_first_segment(member: Member) -> Path:
     """Garble a sector in the middle of what was written first."""
-    path = min((member.data_dir / "member" / "wal").glob("*.wal"))
+    path = member.segments()[0]
     content = bytearray(path.read_bytes())
     content[20480:20992] = bytes(range(256)) * 2
     path.write_bytes(content)

@@ -16,18 +16,6 @@ REPLACED_SECONDS = 60.0
 PREFIX = b"replaced/"
 
 
-def _damage_tail(member: Member) -> None:
-    """The last byte of the newest batch that anything was written to."""
-    for path in sorted((member.data_dir / "member" / "wal").glob("*.wal"), reverse=True):
-        content = bytearray(path.read_bytes())
-        end = len(content.rstrip(b"\0"))
-        if end:
-            content[end - 1] ^= 0x55
-            path.write_bytes(content)
-            return
-    raise AssertionError("there is no log to damage")
-
-
 def _id_of(member: Member) -> int:
     header = member.status().header
     assert header is not None
@@ -65,7 +53,7 @@ def test_a_member_that_lost_its_data_is_well_again_by_itself(
                 shutil.rmtree(member.data_dir)
             else:
                 member.stop()
-                _damage_tail(member)
+                member.garble_tail()
             member.start()
             wait_for(
                 f"{member.name} votes as another",

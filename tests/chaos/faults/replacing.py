@@ -58,7 +58,7 @@ def lose_a_directory_and_replace_itself(world: World, rng: random.Random) -> boo
                 victim.joins = victim.joins or rng.random() < 0.5
                 what = "a member that lost its directory replaced itself"
             else:
-                _garble_tail(victim)
+                victim.garble_tail()
                 what = "a member that lost its log's end replaced itself"
             victim.start()
             victim.wait_ready(REPLACED_SECONDS)
@@ -91,18 +91,6 @@ def _let(world: World, rng: random.Random, *, themselves: bool) -> None:
     for member in world.everybody:
         member.replaces_itself = themselves
     restart_in_turn(rng.sample(others, len(others)))
-
-
-def _garble_tail(member: ChaosMember) -> None:
-    """The last byte of the newest batch that anything was written to."""
-    for path in sorted(member.segments(), reverse=True):
-        content = bytearray(path.read_bytes())
-        end = len(content.rstrip(b"\0"))
-        if end:
-            content[end - 1] ^= 0x55
-            path.write_bytes(content)
-            return
-    raise AssertionError("there is no log to damage")
 
 
 def _votes_as_another(world: World, victim: ChaosMember, old_id: int) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.types import PutRequest
 from tests.sim.client import Client
+from tests.sim.faults import links, processes
 from tests.support.host import DISK_SECONDS
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def storm(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any,
 
     Cut off but for some it leaves entries on a minority; the next one may have them, or cut them
     off, or neither (Raft, figure 8). Some disks are slow, so that much is on its way to them when
-    the next leader comes. Who leads in the situation that the fault has waited for is
-    taken in that very step.
+    the next leader comes. Who leads in the situation that the fault has waited for is taken in that
+    very step.
     """
     host = world.victim(fault)
     slowed = [other for other in world.cluster.up if rng.random() < SLOW_SHARE]
@@ -102,22 +103,11 @@ def _cut(
     world: World, leader: Host, spared: int, seconds: float, rng: random.Random
 ) -> Coroutine[Any, Any, None]:
     """Cut a leader off from all but so many: what it sends, what it is sent, or both."""
-    wire = world.cluster.wire
     own = leader.known_id
-    others = [host.known_id for host in world.cluster.hosts if host.known_id not in (0, own)]
+    others = [member for member in links.members_of(world) if member != own]
     rng.shuffle(others)
     way = rng.choice(("both", "both", "in", "out"))
-    pairs = [(own, other) for other in others[spared:] if way != "in"]
-    pairs += [(other, own) for other in others[spared:] if way != "out"]
-    for pair in pairs:
-        wire.cut(*pair)
-
-    async def back() -> None:
-        await asyncio.sleep(seconds)
-        for pair in pairs:
-            wire.mend(*pair)
-
-    return back()
+    return links.cut(world, links.around(own, others[spared:], way), seconds)
 
 
 def _cut_off(
@@ -150,14 +140,4 @@ def _crash(
 def _pause(
     world: World, leader: Host, seconds: float, _rng: random.Random
 ) -> Coroutine[Any, Any, None]:
-    process = leader.process
-    assert process is not None, "who leads is up"
-    world.trace.add("pause", leader.number, "SIGSTOP")
-    process.pause()
-
-    async def back() -> None:
-        await asyncio.sleep(seconds)
-        world.trace.add("resume", leader.number, "")
-        process.resume()
-
-    return back()
+    return processes.stand_still(world, leader, seconds)

@@ -9,6 +9,8 @@ from tests.support.memory_pipe import Weather
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Coroutine
+    from typing import Any
 
     from tests.sim.schedule import Fault
     from tests.sim.world import World
@@ -23,23 +25,35 @@ TRANSFER_BYTES_MAX = 40_000
 Pair = tuple[int, int]
 
 
-def _members(world: World) -> list[int]:
+def members_of(world: World) -> list[int]:
     return [host.known_id for host in world.cluster.hosts if host.known_id]
 
 
 def _pairs(world: World) -> list[Pair]:
-    members = _members(world)
+    members = members_of(world)
     return [(one, other) for one in members for other in members if one != other]
 
 
-async def _cut(world: World, pairs: list[Pair], seconds: float) -> None:
-    """Cut these directions, for a while."""
+def cut(world: World, pairs: list[Pair], seconds: float) -> Coroutine[Any, Any, None]:
+    """Cut these directions at once; what is returned mends them after a while."""
     wire = world.cluster.wire
     for one, other in pairs:
         wire.cut(one, other)
-    await asyncio.sleep(seconds)
-    for one, other in pairs:
-        wire.mend(one, other)
+
+    async def rest() -> None:
+        await asyncio.sleep(seconds)
+        for one, other in pairs:
+            wire.mend(one, other)
+
+    return rest()
+
+
+def around(own: int, others: list[int], way: str) -> list[Pair]:
+    """The directions between one member and others: what it sends ("out"), what it is sent ("in"),
+    or "both".
+    """
+    pairs = [(own, other) for other in others if way != "in"]
+    return pairs + [(other, own) for other in others if way != "out"]
 
 
 def _between(group: list[int], others: list[int]) -> list[Pair]:
@@ -48,23 +62,23 @@ def _between(group: list[int], others: list[int]) -> list[Pair]:
 
 async def partition(world: World, fault: Fault, rng: random.Random) -> None:
     """Split the members in two groups that hear nothing of each other, for a while."""
-    members = _members(world)
+    members = members_of(world)
     rng.shuffle(members)
-    cut = rng.randrange(1, len(members)) if len(members) > 1 else 0
-    pairs = _between(members[:cut], members[cut:])
-    await _cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
+    half = rng.randrange(1, len(members)) if len(members) > 1 else 0
+    pairs = _between(members[:half], members[half:])
+    await cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
 
 
 async def split_majority(world: World, fault: Fault, rng: random.Random) -> None:
     """Cut the largest minority off, the leader among it or not."""
-    members = _members(world)
+    members = members_of(world)
     rng.shuffle(members)
     leader = world.cluster.leader()
     if leader is not None and rng.random() < 0.5:
         members.sort(key=lambda member: member != leader.known_id)
-    cut = (len(members) - 1) // 2
-    pairs = _between(members[:cut], members[cut:])
-    await _cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
+    half = (len(members) - 1) // 2
+    pairs = _between(members[:half], members[half:])
+    await cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
 
 
 async def isolate_leader(world: World, fault: Fault, rng: random.Random) -> None:
@@ -73,28 +87,26 @@ async def isolate_leader(world: World, fault: Fault, rng: random.Random) -> None
     if leader is None:
         return
     own = leader.known_id
-    others = [member for member in _members(world) if member != own]
+    others = [member for member in members_of(world) if member != own]
     way = rng.choice(("both", "in", "out"))
-    pairs = [(own, other) for other in others if way != "in"]
-    pairs += [(other, own) for other in others if way != "out"]
-    await _cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
+    await cut(world, around(own, others, way), fault.amount * PARTITION_SECONDS_MAX)
 
 
 async def one_way(world: World, fault: Fault, rng: random.Random) -> None:
     """Cut some directions between members, while the ways back stay open."""
     pairs = [pair for pair in _pairs(world) if rng.random() < 0.3]
-    await _cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
+    await cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
 
 
 async def bridge(world: World, fault: Fault, rng: random.Random) -> None:
     """Split the members in two groups that one member hears both of."""
-    members = _members(world)
+    members = members_of(world)
     if len(members) < 3:
         return
     rng.shuffle(members)
     half = (len(members) - 1) // 2
     pairs = _between(members[:half], members[half:-1])
-    await _cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
+    await cut(world, pairs, fault.amount * PARTITION_SECONDS_MAX)
 
 
 async def slow(world: World, fault: Fault, rng: random.Random) -> None:

@@ -127,12 +127,20 @@ def _pause(world: World, fault: Fault, *, with_clock: bool) -> Coroutine[Any, An
     host = world.victim(fault)
     if host is None or host.process is None or host.process.paused:
         return nothing()
+    return stand_still(world, host, fault.amount * PAUSE_SECONDS_MAX, with_clock=with_clock)
+
+
+def stand_still(
+    world: World, host: Host, seconds: float, *, with_clock: bool = False
+) -> Coroutine[Any, Any, None]:
+    """Stop a process at once; what is returned lets it go on after a while."""
     process = host.process
+    assert process is not None, f"member {host.number} is down"
     world.trace.add("pause", host.number, "suspended" if with_clock else "SIGSTOP")
     process.pause(with_clock=with_clock)
 
     async def rest() -> None:
-        await asyncio.sleep(fault.amount * PAUSE_SECONDS_MAX)
+        await asyncio.sleep(seconds)
         world.trace.add("resume", host.number, "")
         process.resume()
 
