@@ -281,10 +281,11 @@ class _Judge:
 
 def _is_of_another(life: _Life, alive: _Word, gone: _Word, since: float, until: float) -> bool:
     """Whether a promise may be of another lease of that id than the one that ended: it is a grant
-    behind the end (by its revision, where the end has one), or another grant may have come between.
+    that may be behind the end (by its revision, where the end has one), or another grant may have
+    come between.
     """
     return any(
-        _is_behind(grant, gone)
+        (_is_behind(grant, gone) if gone.revision else gone.called_at <= grant.returned_at)
         if number == alive.number
         else grant.called_at <= until and (grant.returned_at >= since or _is_behind(grant, gone))
         for number, grant in life.grants

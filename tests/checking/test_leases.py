@@ -167,6 +167,12 @@ def test_an_end_that_only_an_answer_tells_of() -> None:
     wrong(History([grant(0.0), lost]), "ended before 5.0")
 
 
+def test_an_answer_from_before_a_grant_that_it_overlaps_ends_nothing() -> None:
+    leases.check(History([grant(1.0), refused(revoke(1.05, 4), ErrorKind.LEASE_NOT_FOUND)]))
+    leases.check(History([grant(1.0), left(1.05, -1)]))
+    wrong(History([grant(1.0), left(1.15, -1)]), "ended before 6.0")
+
+
 def test_a_promise_of_the_next_lease_does_not_bind_the_one_before() -> None:
     again = grant(5.0, revision=4)
     again.returned_at = 6.0

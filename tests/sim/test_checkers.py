@@ -299,6 +299,26 @@ def test_durability_a_joint_configuration_asks_both_majorities() -> None:
     finds("durability", lambda: checker.on_effects(leader, effects()))
 
 
+def test_a_commit_may_be_counted_before_the_same_step_appends_a_change_of_members() -> None:
+    """A step takes in several events; later ones count by the new configuration."""
+    grown = Configuration((*ALL.voters, NodeId(4)))
+    change = entry(3, 1, encode_configuration(grown), EntryKind.CONFIGURATION)
+    holders = {1: durable([1, 1, 1]), 2: durable([1, 1, 1])}
+    leader = member(1, [1], term=1)
+    disks = DiskTruth(WORLD)
+    disks.of = holders
+    checker = Commitment(WORLD, disks)
+    checker.on_start(leader)
+    raft = leader.node.driver.raft
+    raft.role = Role.LEADER
+    checker.on_role(leader, leads(1, 1))
+    raft._core.log.entries += [entry(2, 1), change]
+    raft.commit_index = Index(2)
+    checker.on_effects(leader, effects(entries=[change]))
+    raft.commit_index = Index(3)
+    finds("durability", lambda: checker.on_effects(leader, effects()))
+
+
 def test_durability_an_acknowledgement_of_what_the_disk_has_not() -> None:
     one = member(1, [1, 1])
     checker = Commitment(WORLD, disks_of(one, m1=durable([1])))

@@ -50,7 +50,7 @@ class Commitment(NodeChecker):
         if effects.entries:
             self._take_in(host, effects.entries)
         if host.node.driver.raft.role is Role.LEADER:
-            self._check_commit(host)
+            self._check_commit(host, effects.entries[0].index if effects.entries else None)
 
     def _take_in(self, host: Host, entries: list[Entry]) -> None:
         if not entries:
@@ -97,7 +97,15 @@ class Commitment(NodeChecker):
                 f"at {durable.last_index} and has term {durable.terms.get(index)} there",
             )
 
-    def _check_commit(self, host: Host) -> None:
+    def _check_commit(self, host: Host, appended: int | None) -> None:
+        """Count who holds what a leader commits.
+
+        Args:
+            host: The leader.
+            appended: The first entry that the same step appended. A step takes in several events,
+                and what it committed may have been counted before its change of members was
+                appended.
+        """
         raft = host.node.driver.raft
         commit = raft.commit_index
         member = host.member_id
@@ -112,15 +120,22 @@ class Commitment(NodeChecker):
                 "leader completeness",
                 f"the leader of term {raft.term} commits entry {commit} of term {term} by counting",
             )
-        configuration = self._configurations[member][-1][1]
+        rows = self._configurations[member]
+        before = len(rows) - 1
+        while before and appended is not None and rows[before][0] >= appended:
+            before -= 1
+        lacking = [self._lacking(row[1], commit, term) for row in rows[before:]]
+        if all(lacking):
+            text = f"the leader of term {term} commits entry {commit}, which is {lacking[-1]}"
+            raise ViolationError("durability", text)
+
+    def _lacking(self, configuration: Configuration, index: int, term: int) -> str:
+        """Which majority of a configuration does not hold an entry; "" if each does."""
         for voters in (configuration.voters, configuration.voters_outgoing):
-            holders = [each for each in voters if self._holds(each, commit, term)]
+            holders = [each for each in voters if self._holds(each, index, term)]
             if voters and 2 * len(holders) <= len(voters):
-                raise ViolationError(
-                    "durability",
-                    f"the leader of term {term} commits entry {commit}, which is durable only on "
-                    f"{len(holders)} of {len(voters)} voters",
-                )
+                return f"durable only on {len(holders)} of {len(voters)} voters"
+        return ""
 
     def _holds(self, member: NodeId, index: int, term: int) -> bool:
         durable = self._disks.of.get(member)
