@@ -113,6 +113,7 @@ PROFILES = {
                 "downgrade": 0.1,
                 "two members at once": 0.4,
                 "leaders taken away": 1.5,
+                "follower overtaken": 1.0,
             },
             waiting_for=EVERYWHERE,
             heartbeats_ms=(100, 30),
@@ -233,7 +234,8 @@ PROFILES = {
         Profile(
             name="network",
             sizes=(3, 3, 5),
-            faults=_all((LINKS, 1), (ENDINGS, 0.1)) | {"leaders taken away": 2.0},
+            faults=_all((LINKS, 1), (ENDINGS, 0.1))
+            | {"leaders taken away": 2.0, "follower overtaken": 1.0},
             waiting_for=EVERYWHERE,
             waiting_share=0.2,
             fault_every_seconds=1.0,

@@ -38,6 +38,7 @@ FAULTS: dict[str, FaultKind] = {
     "majority and minority": links.split_majority,
     "leader isolated": links.isolate_leader,
     "leaders taken away": leadership.storm,
+    "follower overtaken": leadership.overtake,
     "one-way cut": links.one_way,
     "bridge": links.bridge,
     "slow links": links.slow,

@@ -34,14 +34,17 @@ SLOW_SECONDS_MAX = 1.5
 
 
 async def cut_at_step(world: World, fault: Fault, rng: random.Random) -> None:
-    """Let the power go at the n-th step of the disk from now: in the middle of whatever that is."""
+    """Let the power go at the n-th step of the disk from now: in the middle of whatever that is.
+
+    Mostly at one of the next few: what is half done now is what it is to be cut in.
+    """
     host = world.victim(fault)
     if host is None:
         return
     process = host.process
     disk = world.machines.disk(host)
     if disk.steps_left is None:
-        disk.steps_left = int(fault.amount * STEPS_MAX)
+        disk.steps_left = int(fault.amount**2 * STEPS_MAX)
     await asyncio.sleep(rng.random() * WAIT_SECONDS_MAX)
     if host.up and host.process is process:
         # It has not come that far.

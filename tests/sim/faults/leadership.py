@@ -29,6 +29,8 @@ SLOW_SHARE = 0.3
 SLOW_SECONDS_MAX = 1.0
 BURST_MAX = 10
 BURST_SECONDS_MAX = 0.01
+BEHIND_SECONDS = (2.0, 5.0)
+SPREAD_SECONDS_MAX = 0.05
 
 
 def storm(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any, None]:
@@ -63,6 +65,35 @@ def storm(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any,
         await asyncio.gather(*ends)
 
     return rest()
+
+
+async def overtake(world: World, fault: Fault, rng: random.Random) -> None:
+    """Let the others elect a leader and go on, while entries of the last one, which only a single
+    follower was sent, are still on their way to that follower's slow disk.
+    """
+    leader = await _wait_leader(world)
+    others = [host for host in world.cluster.up if not host.leads]
+    if leader is None or len(others) < 2:
+        return
+    behind = others[fault.victim % len(others)]
+    ids = [member for member in links.members_of(world) if member != behind.known_id]
+    rest = [member for member in ids if member != leader.known_id]
+    seconds = rng.uniform(*BEHIND_SECONDS)
+    behind.disk_seconds = (seconds / 2, seconds)
+    # It must not have synced them itself when it crashes.
+    leader.disk_seconds = (SPREAD_SECONDS_MAX, 2 * SPREAD_SECONDS_MAX)
+    # What it acknowledges reaches whoever leads then.
+    apart = links.cut(world, links.around(behind.known_id, rest, "both"), seconds / 3)
+    alone = links.cut(world, links.around(leader.known_id, rest, "both"), SPREAD_SECONDS_MAX)
+    bursts = _burst(world, leader, rng)
+    await asyncio.sleep(rng.random() * SPREAD_SECONDS_MAX)
+    leader.disk_seconds = DISK_SECONDS
+    if leader.up:
+        world.crash(leader)
+    gone = links.cut(world, links.around(behind.known_id, ids, "both"), seconds / 3)
+    await asyncio.gather(alone, world.start(leader), gone, apart)
+    await asyncio.gather(asyncio.sleep(2 * seconds / 3), *bursts)
+    behind.disk_seconds = DISK_SECONDS
 
 
 async def _wait_leader(world: World) -> Host | None:

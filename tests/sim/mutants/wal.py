@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from kvstore.server.snapshot_sink import ReceivedSnapshot
+from raft.errors import CodecError
 from raft.types import NO_NODE, HardState
 from tests.sim.mutants.planting import AGED, Made, Planting, Stand, mutant
-from wal import batch, segment
+from wal import batch, record, segment
 from wal.batch import Place, Unwritten
 from wal.errors import CorruptError
 from wal.queue import Outgoing, WriteQueue
@@ -113,7 +114,7 @@ def damaged_tail_is_cut(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="A batch whose body was damaged is believed.",
+    wrong="A batch whose body was damaged is believed, and so is each entry in it.",
     source="Alagappan et al., 2018; logs that are read without a look at their checksums",
     checker="recovery",
     blunt="in segments of any size: tests/wal/test_damage.py",
@@ -130,7 +131,20 @@ def damaged_batch_is_believed(planting: Planting) -> None:
 
         return decode
 
+    def make_entry(right: Made) -> Made:
+        def decode_entry(encoded: bytes) -> Any:
+            try:
+                return right(encoded)
+            except CodecError as error:
+                if "checksum" not in str(error):
+                    raise
+                body = encoded[4:]
+                return right(batch._CRC.pack(batch._crc32c(body)) + body)
+
+        return decode_entry
+
     planting.function(batch.decode, make)
+    planting.imported(record, "decode_entry", make_entry)
 
 
 def _believe(data: bytes, place: Place, file: str, decode: Made) -> Any:
