@@ -116,7 +116,7 @@ def damaged_tail_is_cut(planting: Planting) -> None:
 @mutant(
     wrong="A batch whose body was damaged is believed, and so is each entry in it.",
     source="Alagappan et al., 2018; logs that are read without a look at their checksums",
-    checker="recovery",
+    checker="log matching",
     blunt="in segments of any size: tests/wal/test_damage.py",
 )
 def damaged_batch_is_believed(planting: Planting) -> None:
