@@ -1,0 +1,1 @@
+"""How does etcd's API sound over gRPC? Frames, calls, and messages of Protocol Buffers."""
