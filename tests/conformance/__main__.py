@@ -8,8 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.conformance.grpc_servers import GrpcServer
 from tests.conformance.search import Search
-from tests.conformance.servers import ETCD
+from tests.conformance.servers import ETCD, Server
 
 PROGRESS_EVERY = 20
 
@@ -19,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make conformance", description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="how many sequences")
     parser.add_argument("--from", dest="first", type=int, default=1, help="the first seed")
+    parser.add_argument("--grpc", action="store_true", help="ask over gRPC what it can say")
     options = parser.parse_args()
     if ETCD is None:
         sys.stderr.write("etcd is not installed: there is nothing to compare with.\n")
@@ -26,7 +28,7 @@ def main() -> int:
     start = time.monotonic()
     last = options.first + options.seeds - 1
     with tempfile.TemporaryDirectory(prefix="conformance") as directory:
-        search = Search(Path(directory))
+        search = Search(Path(directory), make=GrpcServer if options.grpc else Server)
         with search:
             for number, seed in enumerate(range(options.first, last + 1), start=1):
                 trouble = search.run(seed)

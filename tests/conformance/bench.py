@@ -363,8 +363,10 @@ def _comparable(call: Call, answer: Answer, server: Server) -> Answer:
 
 
 @contextlib.contextmanager
-def new_pair(directory: Path, tamper: Tamper | None = None) -> Iterator[Pair]:
-    """Both servers, fresh."""
+def new_pair(
+    directory: Path, tamper: Tamper | None = None, make: type[Server] = Server
+) -> Iterator[Pair]:
+    """Both servers, fresh; ``make`` says how they are asked."""
     directory.mkdir(parents=True, exist_ok=True)
-    with new_etcd(directory) as etcd, new_kvstore(directory / "kvstore") as kvstore:
+    with new_etcd(directory, make) as etcd, new_kvstore(directory / "kvstore", make) as kvstore:
         yield Pair(etcd, kvstore, tamper)

@@ -11,6 +11,7 @@ from tests.conformance.bench import Failure, Pair, Tamper, new_pair
 from tests.conformance.calls import Call
 from tests.conformance.generate import sequence
 from tests.conformance.report import Transcript, describe
+from tests.conformance.servers import Server
 from tests.conformance.shrink import shortest
 
 FRESH_EVERY: Final = 100
@@ -26,11 +27,15 @@ class Search:
     Args:
         directory: for the servers' data.
         tamper: as for ``Pair``.
+        make: how the servers are asked.
     """
 
-    def __init__(self, directory: Path, tamper: Tamper | None = None) -> None:
+    def __init__(
+        self, directory: Path, tamper: Tamper | None = None, make: type[Server] = Server
+    ) -> None:
         self._directory = directory
         self._tamper = tamper
+        self._make = make
         self._stack = contextlib.ExitStack()
         self._pairs = 0
         self._runs = 0
@@ -92,7 +97,7 @@ class Search:
     def _begin_pair(self) -> Pair:
         self._pairs += 1
         directory = self._directory / f"pair{self._pairs}"
-        self._pair = self._stack.enter_context(new_pair(directory, self._tamper))
+        self._pair = self._stack.enter_context(new_pair(directory, self._tamper, self._make))
         return self._pair
 
     def _end_pair(self) -> None:

@@ -157,8 +157,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def new_etcd(directory: Path) -> Iterator[Server]:
-    """A fresh etcd of a member of its own."""
+def new_etcd(directory: Path, make: type[Server] = Server) -> Iterator[Server]:
+    """A fresh etcd of a member of its own; ``make`` says how it is asked."""
     assert ETCD is not None, "etcd is not installed"
     client_port, peer_port = free_ports(2)
     client, peer = f"http://{HOST}:{client_port}", f"http://{HOST}:{peer_port}"
@@ -179,7 +179,7 @@ def new_etcd(directory: Path) -> Iterator[Server]:
         directory / "etcd.log",
         environment(),
     )
-    server = Server("etcd", client_port, [peer])
+    server = make("etcd", client_port, [peer])
     try:
         wait_for("etcd serves", lambda: _serves(child, client_port), 30.0)
         server.learn()
@@ -202,13 +202,13 @@ def _serves(child: Child, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def new_kvstore(directory: Path) -> Iterator[Server]:
-    """A fresh node of ours."""
+def new_kvstore(directory: Path, make: type[Server] = Server) -> Iterator[Server]:
+    """A fresh node of ours; ``make`` says how it is asked."""
     cluster = Cluster(directory, size=1, flags=COMMON_FLAGS)
     try:
         cluster.start()
         node = cluster.members[0].node
-        server = Server("kvstore", node.client_port, [node.peer_url])
+        server = make("kvstore", node.client_port, [node.peer_url])
         server.learn()
         wait_for("its leader keeps the time of leases", lambda: _keeps_time(server), 10.0)
         yield server

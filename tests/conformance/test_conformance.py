@@ -9,8 +9,9 @@ import pytest
 from tests.conformance.answers import Answer
 from tests.conformance.calls import Call
 from tests.conformance.generate import sequence
+from tests.conformance.grpc_servers import GrpcServer
 from tests.conformance.search import Search
-from tests.conformance.servers import ETCD
+from tests.conformance.servers import ETCD, Server
 
 pytestmark = [
     pytest.mark.e2e,
@@ -18,15 +19,17 @@ pytestmark = [
 ]
 
 SEEDS = range(1, 101)
+GRPC_SEEDS = range(101, 161)
 
 
 @pytest.mark.timeout(400)
-def test_etcd_and_kvstore_answer_alike(tmp_path: Path) -> None:
-    with Search(tmp_path) as search:
-        for seed in SEEDS:
+@pytest.mark.parametrize(("make", "seeds"), [(Server, SEEDS), (GrpcServer, GRPC_SEEDS)])
+def test_etcd_and_kvstore_answer_alike(tmp_path: Path, make: type[Server], seeds: range) -> None:
+    with Search(tmp_path, make=make) as search:
+        for seed in seeds:
             trouble = search.run(seed)
             assert trouble is None, trouble
-    assert search.calls >= len(SEEDS) * len(sequence(1))
+    assert search.calls >= len(seeds) * len(sequence(1))
 
 
 @pytest.mark.timeout(400)
