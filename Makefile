@@ -104,7 +104,7 @@ conformance: $(DEV_STAMP) ## Compare SEEDS=n sequences of calls with etcd (FROM=
 	@$(BIN)/python -m tests.conformance --seeds $${SEEDS:-200} --from $${FROM:-1} $(ARGS)
 
 ##@ Keep house
-.PHONY: setup lock clean help
+.PHONY: setup lock proto clean help
 setup: $(DEV_STAMP) ## Make the environment with all the tools
 
 lock: ## Resolve the newest allowed versions and write the lock files
@@ -114,6 +114,9 @@ lock: ## Resolve the newest allowed versions and write the lock files
 	@rm -rf .make/lock && $(MAKE) --no-print-directory .make/lock/bin/python
 	@$(call freeze,.[fuzz],What a node runs on and what `make fuzz` asks it with; written by `make lock`.,requirements-fuzz.lock)
 	@rm -rf .make/lock
+
+proto: $(DEV_STAMP) ## Compile the .proto files into the tables that the gRPC face reads
+	@$(BIN)/python proto/generate.py
 
 clean: ## Remove the environment and all caches (data stays)
 	rm -rf $(VENV) .make build dist htmlcov .coverage *.egg-info

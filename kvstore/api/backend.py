@@ -5,6 +5,7 @@ from typing import Protocol
 
 from kvstore.api.answer import Reply
 from kvstore.budget import Budget
+from kvstore.errors import KvError
 from kvstore.service.caller import Caller
 from kvstore.types import (
     AlarmRequest,
@@ -50,6 +51,7 @@ from kvstore.types import (
     ProclaimRequest,
     PutRequest,
     RangeRequest,
+    RangeStreamResponse,
     ResignRequest,
     SnapshotRequest,
     SnapshotResponse,
@@ -86,6 +88,11 @@ class KvCalls(Protocol):
 
     def range(self, request: RangeRequest, caller: Caller, reply: Reply) -> None:
         """Reply with a RangeResponse or a KvError."""
+
+    def range_stream(
+        self, request: RangeRequest, caller: Caller
+    ) -> AsyncGenerator[RangeStreamResponse, None]:
+        """A range in pieces; closed early if the caller goes away. May raise KvError."""
 
     def put(self, request: PutRequest, caller: Caller, reply: Reply) -> None:
         """Reply with a PutResponse or a KvError."""
@@ -291,6 +298,13 @@ class Service(
     @property
     def cluster_version(self) -> str:
         """The version that the cluster has agreed on."""
+
+    def when_leaderless(self, lost: Callable[[KvError], None]) -> Callable[[], None]:
+        """Call ``lost`` with NO_LEADER, once, when there has been no leader for too long.
+
+        Returns:
+            To be called when that is of no interest any more; as often as one likes.
+        """
 
     def open_watch(self, caller: Caller, on_ready: Callable[[], None]) -> WatchFeed:
         """A new stream; ``on_ready`` is called when ``take``, having run dry, has something again.

@@ -133,6 +133,50 @@ def _collect(
     return found, count
 
 
+def read_piece(
+    index: KeyIndex,
+    request: RangeRequest,
+    revision: int,
+    budget: Budget,
+    records_max: int,
+    bytes_max: int,
+) -> Sliced[tuple[list[KeyValue], bytes | None]]:
+    """The first records of a range, in key order, as of one revision.
+
+    Args:
+        index: where the keys are.
+        request: the range; its limit, order and revision filters do not count here.
+        revision: as of which it is read.
+        budget: ends a slice.
+        records_max: most records.
+        bytes_max: no more records once their keys and values exceed it.
+
+    Returns:
+        The records, and the last key that was looked at; None instead at the range's end.
+    """
+    high = upper_bound(request.key, request.range_end)
+    found: list[KeyValue] = []
+    size = 0
+    keys = index.keys_from(request.key, True, high, BATCH_KEYS)
+    while keys:
+        for key in keys:
+            record = index.at(key, revision)
+            if record is None:
+                continue
+            if request.keys_only:
+                record = _without_value(request, record)
+            found.append(record)
+            size += len(record.key) + len(record.value) + ANSWER_OVERHEAD_BYTES
+            if len(found) >= records_max or size >= bytes_max:
+                return found, key
+        if len(keys) < BATCH_KEYS:
+            break
+        if budget.spent():
+            yield
+        keys = index.keys_from(keys[-1], False, high, BATCH_KEYS)
+    return found, None
+
+
 def _filter(request: RangeRequest) -> Callable[[KeyValue], bool] | None:
     """Whether a record passes the four revision filters; None if all of them are off."""
     mod_min, mod_max = request.min_mod_revision, request.max_mod_revision

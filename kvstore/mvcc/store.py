@@ -20,7 +20,7 @@ from kvstore.errors import ErrorKind
 from kvstore.mvcc.compaction import SWEEP_STEP, sweep
 from kvstore.mvcc.key_index import BARE_SLOTS_MAX, SHARD_MASK, History, KeyIndex
 from kvstore.mvcc.log import RevisionLog
-from kvstore.mvcc.ranges import range_at_once, read_range
+from kvstore.mvcc.ranges import range_at_once, read_piece, read_range
 from kvstore.types import KeyValue, RangeRequest, RangeResponse, Revision
 
 FIRST_REVISION: Final = Revision(1)
@@ -126,6 +126,29 @@ class Store:
         self.pin()
         try:
             return (yield from read_range(self._index, request, revision, budget, bytes_max))
+        finally:
+            self.unpin()
+
+    def piece(
+        self, request: RangeRequest, budget: Budget, records_max: int, bytes_max: int
+    ) -> Sliced[tuple[list[KeyValue], bytes | None]]:
+        """The first records of a range in key order, in slices, as of its revision throughout.
+
+        Returns:
+            The records, and the last key looked at, behind which the next piece begins; None
+            instead where nothing comes behind them.
+
+        Raises:
+            KvError: COMPACTED or FUTURE_REVISION.
+        """
+        revision = self.readable(request.revision)
+        self.pin()
+        try:
+            return (
+                yield from read_piece(
+                    self._index, request, revision, budget, records_max, bytes_max
+                )
+            )
         finally:
             self.unpin()
 

@@ -14,6 +14,7 @@ from kvstore.service.kv import KvCalls
 from kvstore.service.lease import LeaseCalls
 from kvstore.service.lock import LockCalls
 from kvstore.service.maintenance import MaintenanceCalls
+from kvstore.service.range_stream import RangeStreamCalls
 from kvstore.service.waiting import Waiting
 from kvstore.service.watch import ServiceWatch, WatchGuard
 from kvstore.types import WatchCreateRequest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 class Service(
     KvCalls,
+    RangeStreamCalls,
     LeaseCalls,
     ClusterCalls,
     MaintenanceCalls,
@@ -47,6 +49,16 @@ class Service(
         self.watches = WatchGuard(node)
         self.waiting = Waiting(self)
         node.before_stop.append(self.waiting.stop)
+
+    def when_leaderless(self, lost: Callable[[KvError], None]) -> Callable[[], None]:
+        """Call ``lost`` with NO_LEADER once there has been no leader for three election timeouts.
+
+        For streams that are no watches, whose callers want a leader. At most once.
+
+        Returns:
+            To be called when that is of no interest any more; as often as one likes.
+        """
+        return self.watches.when_leaderless(lost)
 
     def open_watch(self, caller: Caller, on_ready: Callable[[], None]) -> ServiceWatch:
         """A new watch stream.

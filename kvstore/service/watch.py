@@ -235,6 +235,15 @@ class ServiceWatch:
             self._on_close(self)
 
 
+class Leaderless:
+    """A stream that is no watch, and ends as one would when there is no leader."""
+
+    __slots__ = ("lost",)
+
+    def __init__(self, lost: Callable[[KvError], None]) -> None:
+        self.lost = lost
+
+
 class WatchGuard:
     """All open streams of a member, and what they are to be told besides events."""
 
@@ -242,6 +251,7 @@ class WatchGuard:
         self._node = node
         self._patience_seconds = LEADERLESS_ELECTIONS * node.config.election_timeout_ms / 1000
         self._open: dict[ServiceWatch, None] = {}
+        self._leaderless: dict[Leaderless, None] = {}
         self._seen = (False, 0)
         self._leaderless_since: float | None = None
         node.driver.on_tick(self._tick)
@@ -255,6 +265,20 @@ class WatchGuard:
         watch = ServiceWatch(self._node, caller, admit, on_ready, self._forget)
         self._open[watch] = None
         return watch
+
+    def when_leaderless(self, lost: Callable[[KvError], None]) -> Callable[[], None]:
+        """Call ``lost`` with NO_LEADER once there has been no leader for too long.
+
+        Returns:
+            To be called when that is of no interest any more; as often as one likes.
+        """
+        waiting = Leaderless(lost)
+        self._leaderless[waiting] = None
+
+        def leave() -> None:
+            self._leaderless.pop(waiting, None)
+
+        return leave
 
     def _forget(self, watch: ServiceWatch) -> None:
         self._open.pop(watch, None)
@@ -275,6 +299,10 @@ class WatchGuard:
         if now - self._leaderless_since >= self._patience_seconds:
             for watch in [watch for watch in self._open if watch.wants_leader]:
                 watch.fail(ErrorKind.NO_LEADER.error())
+            waiting = list(self._leaderless)
+            self._leaderless.clear()
+            for other in waiting:
+                other.lost(ErrorKind.NO_LEADER.error())
 
 
 def rpc_text(error: KvError) -> str:

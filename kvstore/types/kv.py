@@ -80,6 +80,12 @@ class RangeResponse(Record):
     count: Int64 = 0
 
 
+class RangeStreamResponse(Record):
+    """A piece of what a range found; header, more and count come with the last one."""
+
+    range_response: RangeResponse | None = None
+
+
 class PutRequest(Record):
     """Write one key."""
 

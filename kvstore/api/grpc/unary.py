@@ -1,0 +1,117 @@
+"""The calls with one request and one answer: which bytes are which message and which method."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+from kvstore.api.answer import Leave, Outcome, Reply
+from kvstore.api.backend import Service
+from kvstore.api.grpc.calls import Unary
+from kvstore.api.grpc.decode import decode
+from kvstore.api.grpc.encode import encode, encode_sliced, is_big
+from kvstore.api.grpc.fast import decode_delete_range, decode_put, decode_range
+from kvstore.api.grpc.prepared import Prepared
+from kvstore.api.grpc.table import RPCS
+from kvstore.api.v3_json.table import Shape
+from kvstore.budget import Budget, Sliced
+from kvstore.errors import ErrorKind, KvError
+from kvstore.service.caller import Caller
+
+_Method: TypeAlias = Callable[[Any, Caller, Reply], Leave | None]
+
+_LONG: Final = frozenset({"range", "delete_range", "txn", "lease_time_to_live", "lease_leases"})
+"""Methods whose answers may be long."""
+
+
+class UnaryCall:
+    """One call.
+
+    A long answer is encoded before the reply, in slices: whoever carries it gets its bytes.
+
+    Args:
+        method: the service's.
+        decoder: reads a message.
+        encoder: writes a response.
+        new_budget: makes the budget of a slice of work; None: its answers are short.
+    """
+
+    __slots__ = ("_decode", "_encode", "_method", "_new_budget")
+
+    def __init__(
+        self,
+        method: _Method,
+        decoder: Callable[[bytes], Any],
+        encoder: Callable[[Any], bytes],
+        new_budget: Callable[[], Budget] | None,
+    ) -> None:
+        self._method = method
+        self._decode = decoder
+        self._encode = encoder
+        self._new_budget = new_budget
+
+    def begin(self, data: bytes, caller: Caller, reply: Reply) -> Leave | None:
+        """Ask the service what a message asks for."""
+        try:
+            request = self._decode(data)
+        except KvError as error:
+            reply(error)
+            return None
+        if caller.timeout_seconds == 0.0:
+            reply(ErrorKind.DEADLINE_EXCEEDED.error())
+            return None
+        if self._new_budget is not None:
+            reply = partial(self._answer, reply, self._new_budget)
+        return self._method(request, caller, reply)
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """A response's bytes, or the bytes that it is already."""
+        return outcome if type(outcome) is bytes else self._encode(outcome)
+
+    def _answer(self, reply: Reply, new_budget: Callable[[], Budget], outcome: Outcome) -> None:
+        if isinstance(outcome, KvError) or not is_big(outcome):
+            reply(outcome)
+            return
+        budget = new_budget()
+        _slice(asyncio.get_running_loop(), encode_sliced(outcome, budget), budget, reply)
+
+
+def _slice(
+    loop: asyncio.AbstractEventLoop, work: Sliced[bytes], budget: Budget, reply: Reply
+) -> None:
+    """Do a slice of the work; the rest after everybody else's turn."""
+    budget.renew()
+    try:
+        next(work)
+    except StopIteration as stop:
+        reply(stop.value)
+    else:
+        loop.call_soon(_slice, loop, work, budget, reply)
+
+
+def unary_calls(
+    service: Service, prepared: Prepared, new_budget: Callable[[], Budget]
+) -> dict[str, Unary]:
+    """All calls with one answer, by path."""
+    decoders: dict[str, Callable[[bytes], Any]] = {
+        "put": decode_put,
+        "range": decode_range,
+        "delete_range": decode_delete_range,
+    }
+    encoders: dict[str, Callable[[Any], bytes]] = {
+        "put": prepared.put,
+        "range": prepared.range,
+        "delete_range": prepared.delete_range,
+        "txn": prepared.txn,
+    }
+    calls: dict[str, Unary] = {}
+    for path, row in RPCS.items():
+        if row.shape in (Shape.UNARY, Shape.PATIENT):
+            call = UnaryCall(
+                getattr(service, row.method),
+                decoders.get(row.method) or partial(decode, row.request),
+                encoders.get(row.method, encode),
+                new_budget if row.method in _LONG else None,
+            )
+            calls[path] = Unary(call.begin, call.encode, row.shape is Shape.PATIENT)
+    return calls
