@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 import msgspec
 
 from kvstore.auth.token_setting import parse as parse_auth_token
+from kvstore.config_tls import TlsConfig, check_tls
 from kvstore.config_values import (
     Retention,
     Setting,
@@ -36,8 +37,10 @@ _LOG_LEVELS: Final = ("debug", "info", "warn", "error", "panic", "fatal")
 _LOG_FORMATS: Final = ("text", "json")
 
 
-class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of a node. Empty names and URLs are filled in and the whole is checked at once.
+class ServerConfig(TlsConfig, frozen=True, kw_only=True):
+    """All settings of a node; those about TLS are its base.
+
+    Empty names and URLs are filled in and the whole is checked at once.
 
     Raises:
         ConfigError: A setting is out of its range, or two do not go together; the message names the
@@ -95,7 +98,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             help="All members at the start: name=peer-url, separated by commas.",
             shown_default="<name>=<initial-advertise-peer-urls>",
         ),
-    ] = {}
+    ] = {}  # noqa: RUF012 - each struct gets one of its own
     initial_cluster_state: Annotated[
         str,
         Setting(
@@ -376,7 +379,11 @@ def rows() -> dict[str, tuple[str, Setting, Any]]:
     """Flag -> (field, setting, plain type), in the order of the fields."""
     found: dict[str, tuple[str, Setting, Any]] = {}
     hints = get_type_hints(ServerConfig, include_extras=True)
-    for field in ServerConfig.__struct_fields__:
+    # What everybody looks for first.
+    own = [
+        name for name in ServerConfig.__struct_fields__ if name not in TlsConfig.__struct_fields__
+    ]
+    for field in (*own, *TlsConfig.__struct_fields__):
         plain, setting = get_args(hints[field])
         found[setting.flag] = (field, setting, plain)
     return found
@@ -437,7 +444,8 @@ def _reachable(urls: tuple[str, ...]) -> tuple[str, ...]:
     found = []
     for url in urls:
         host, port = host_and_port(url)
-        found.append(f"http://localhost:{port}" if host in _WILDCARD_HOSTS else url)
+        scheme = url.partition(":")[0]
+        found.append(f"{scheme}://localhost:{port}" if host in _WILDCARD_HOSTS else url)
     return tuple(found)
 
 
@@ -446,13 +454,14 @@ def _check_whole(config: ServerConfig) -> None:
         raise ConfigError("--name: must not be empty")
     for flag, setting in settings().items():
         if getattr(config, field_of(flag)) == () and not setting.optional:
-            raise ConfigError(f"--{flag}: needs at least one URL, http://host:port")
+            raise ConfigError(f"--{flag}: needs at least one URL, http://host:port or https://…")
     if config.election_timeout_ms < HEARTBEATS_PER_ELECTION_MIN * config.heartbeat_interval_ms:
         raise ConfigError(
             f"--election-timeout: must be at least {HEARTBEATS_PER_ELECTION_MIN} times "
             f"--heartbeat-interval; {config.election_timeout_ms} ms is less than "
             f"{HEARTBEATS_PER_ELECTION_MIN} × {config.heartbeat_interval_ms} ms"
         )
+    check_tls(config)
     parse_auth_token(config.auth_token)
     parse_retention(config.auto_compaction_mode, config.auto_compaction_retention)
     for urls in config.initial_cluster.values():

@@ -2,7 +2,7 @@
 
 So that files and unit files written for etcd start here without being weeded first. One that says
 what holds anyway passes in silence. One that asks for more is warned of where nothing breaks by
-ignoring it, and refused where somebody would rely on what is not there, encryption above all.
+ignoring it, and refused where somebody would rely on what is not there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 
 from kvstore.errors import ConfigError
 
-_NO_TLS: Final = "TLS is not served"
 _NO_DISCOVERY: Final = "name all members in --initial-cluster"
 _NO_V2: Final = "the v2 API is not served"
 
@@ -46,14 +45,6 @@ def _silent(*names: str) -> dict[str, Absent]:
 
 ABSENT: Final[dict[str, Absent]] = {
     # --- Refused ---
-    **_refused(_NO_TLS, "client-transport-security", "peer-transport-security"),
-    **_refused(_NO_TLS, "cert-file", "key-file", "client-cert-file", "client-key-file"),
-    **_refused(_NO_TLS, "trusted-ca-file", "client-crl-file", "client-cert-allowed-hostname"),
-    **_refused(_NO_TLS, "peer-cert-file", "peer-key-file", "peer-client-cert-file"),
-    **_refused(_NO_TLS, "peer-client-key-file", "peer-trusted-ca-file", "peer-crl-file"),
-    **_refused(_NO_TLS, "peer-cert-allowed-cn", "peer-cert-allowed-hostname"),
-    **_refused(_NO_TLS, "client-cert-auth", "auto-tls", harmless=("false",)),
-    **_refused(_NO_TLS, "peer-client-cert-auth", "peer-auto-tls", harmless=("false",)),
     **_refused("the log is in the data directory", "wal-dir"),
     **_refused(_NO_DISCOVERY, "discovery", "discovery-srv"),
     **_refused(_NO_DISCOVERY, "discovery-token", "discovery-endpoints"),
@@ -70,9 +61,6 @@ ABSENT: Final[dict[str, Absent]] = {
     "max-wals": Absent(("5",)),
     "enable-pprof": Absent(("false",)),
     "metrics": Absent(("basic",)),
-    "cipher-suites": Absent(),
-    "tls-min-version": Absent(("tls1.2",)),
-    "tls-max-version": Absent(),
     "pre-vote": Absent(("true",)),
     "initial-election-tick-advance": Absent(("true",)),
     "enable-grpc-gateway": Absent(("true",)),
@@ -94,7 +82,6 @@ ABSENT: Final[dict[str, Absent]] = {
     "enable-lease-checkpoint": Absent(("false", "true")),
     "enable-lease-checkpoint-persist": Absent(("false", "true")),
     # --- Without meaning, where what they shape is not there ---
-    **_silent("self-signed-cert-validity"),
     **_silent("discovery-fallback", "discovery-proxy", "discovery-srv-name"),
     **_silent("proxy-failure-wait", "proxy-refresh-interval", "proxy-dial-timeout"),
     **_silent("proxy-write-timeout", "proxy-read-timeout", "v2-deprecation"),
@@ -107,7 +94,7 @@ ABSENT: Final[dict[str, Absent]] = {
     **_silent("distributed-tracing-address", "distributed-tracing-service-name"),
     **_silent("distributed-tracing-instance-id", "distributed-tracing-sampling-rate"),
 }
-"""By flag, as in the newest etcd; the sections of a YAML file are among them."""
+"""By flag, as in the newest etcd."""
 
 EXPERIMENTAL: Final = "experimental-"
 """Before the names of what etcd was not yet sure of: the same setting."""

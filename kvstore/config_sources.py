@@ -12,13 +12,27 @@ from typing import Any, Final, NamedTuple, get_origin
 
 from kvstore.config import MIB, ServerConfig, rows
 from kvstore.config_absent import ABSENT, EXPERIMENTAL, judge
+from kvstore.config_tls import SECTIONS, tls_warnings
 from kvstore.config_values import Setting, check_range, checked_url, duration_ms
 from kvstore.errors import ConfigError
 
 PREFIXES: Final = ("KVSTORE_", "ETCD_")
 """Prefixes of environment variables, the stronger first."""
 
-CLIENT_VARIABLES: Final = frozenset({"KVSTORE_ENDPOINTS", "KVSTORE_TIMEOUT"})
+CLIENT_VARIABLES: Final = frozenset(
+    f"KVSTORE_{name}"
+    for name in (
+        "ENDPOINTS",
+        "TIMEOUT",
+        "USER",
+        "PASSWORD",
+        "CACERT",
+        "CERT",
+        "KEY",
+        "INSECURE_SKIP_TLS_VERIFY",
+        "INSECURE_TRANSPORT",
+    )
+)
 """Variables of the command line client: known, though no setting of a node."""
 
 ONCE_EXPERIMENTAL: Final = frozenset({"snapshot-catchup-entries", "watch-progress-notify-interval"})
@@ -82,7 +96,8 @@ def load(
         value = _parse(setting, plain, given, source)
         check_range(setting, value, source)
         values[field] = value
-    return Loaded(ServerConfig(**values), warnings)
+    config = ServerConfig(**values)
+    return Loaded(config, warnings + tls_warnings(config))
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -126,7 +141,8 @@ def _from_file(path: str, read_file: Callable[[str], bytes]) -> dict[str, tuple[
     if not isinstance(content, dict):
         raise ConfigError(f"--config-file {path}: must hold 'setting: value' lines")
     flag_of = {name: flag for flag in (*rows(), *ABSENT) for name in spellings(flag)}
-    unknown = sorted(str(key) for key in content if key not in flag_of)
+    sections = _sections(content, path)
+    unknown = sorted(str(key) for key in content if key not in flag_of and key not in SECTIONS)
     if unknown:
         raise ConfigError(
             f"--config-file {path}: unknown settings {', '.join(unknown)}; "
@@ -135,13 +151,32 @@ def _from_file(path: str, read_file: Callable[[str], bytes]) -> dict[str, tuple[
     return {
         flag_of[key]: (f"{key} in {path}", value)
         for key, value in content.items()
-        if value is not None
-    }
+        if value is not None and key not in SECTIONS
+    } | sections
+
+
+def _sections(content: dict[Any, Any], path: str) -> dict[str, tuple[str, object]]:
+    """What the sections of a file set, by flag."""
+    found: dict[str, tuple[str, object]] = {}
+    for section, flags in SECTIONS.items():
+        entries = content.get(section) or {}
+        source = f"{section} in {path}"
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{source}: must hold 'setting: value' lines")
+        unknown = sorted(str(key) for key in entries if key not in flags)
+        if unknown:
+            raise ConfigError(
+                f"{source}: unknown settings {', '.join(unknown)}; there are {', '.join(flags)}"
+            )
+        for key, value in entries.items():
+            if value is not None:
+                found[flags[key]] = (f"{section}: {key} in {path}", value)
+    return found
 
 
 def _parse(setting: Setting, plain: Any, given: object, source: str) -> Any:
     """Turn what was written, on a command line or in YAML, into the field's type."""
-    if isinstance(given, list) and get_origin(plain) is not None:
+    if isinstance(given, list) and (setting.listed or get_origin(plain) is not None):
         given = ",".join(str(item) for item in given)
     if isinstance(given, bool) != (plain is bool) and not isinstance(given, str):
         raise ConfigError(f"{source}: {given!r} cannot be its value")
@@ -151,7 +186,8 @@ def _parse(setting: Setting, plain: Any, given: object, source: str) -> Any:
     if plain is bool:
         return _switch(text, source)
     if plain is str:
-        return text
+        # As etcd's own documents spell versions of TLS, in either way.
+        return text.upper() if setting.choices and text.lower().startswith("tls") else text
     if plain is int:
         return duration_ms(text, source) if setting.duration else _integer(text, source)
     if get_origin(plain) is tuple:

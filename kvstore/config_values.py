@@ -13,6 +13,7 @@ from kvstore.errors import ConfigError
 _DURATION_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _REVISIONS_MAX: Final = 2**63 - 1
+_SCHEMES: Final = ("http", "https")
 _HOURS_MAX: Final = 2_562_047
 """What Go's durations hold: 292 years."""
 
@@ -22,7 +23,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
     ``minimum`` and ``maximum`` bound numbers, ``choices`` texts; a ``duration`` is written as in Go
     ("1m30s", "100ms") and held in milliseconds. ``shown_default`` is for help texts, where the
-    default is computed. A list of URLs may be empty only if it is ``optional``.
+    default is computed. A list of URLs may be empty only if it is ``optional``. A text that is
+    ``listed`` has commas in it, and may be a list in YAML.
     """
 
     flag: str
@@ -33,6 +35,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     duration: bool = False
     shown_default: str = ""
     optional: bool = False
+    listed: bool = False
 
 
 def check_range(setting: Setting, value: object, source: str) -> None:
@@ -59,19 +62,19 @@ def checked_url(text: str, source: str) -> str:
     """Check one URL; its normal form has no slash at the end.
 
     Raises:
-        ConfigError: Not http://host:port.
+        ConfigError: Neither http://host:port nor https://host:port.
     """
     text = text.strip().rstrip("/")
-    if text.startswith(("https://", "unix://", "unixs://")):
-        raise ConfigError(f"{source}: {text}: only http:// is served so far, TLS is not")
+    if text.startswith(("unix://", "unixs://")):
+        raise ConfigError(f"{source}: {text}: only http:// and https:// are served")
     try:
         parts = urlsplit(text)
-        usable = parts.scheme == "http" and parts.hostname is not None and parts.port is not None
+        usable = parts.scheme in _SCHEMES and parts.hostname is not None and parts.port is not None
     except ValueError:
         usable = False
         parts = urlsplit("")
     if not usable or parts.path or parts.query or parts.fragment or parts.username:
-        raise ConfigError(f"{source}: must be http://host:port, not {text!r}")
+        raise ConfigError(f"{source}: must be http://host:port or https://…, not {text!r}")
     return text
 
 

@@ -394,6 +394,8 @@ class DoorCounts(Protocol):
     connections_accepted: int
     connections_open: int
     connections_refused: int
+    handshakes_failed: int
+    handshakes_open: int
     late_heads: int
     malformed: int
     requests: int
@@ -409,6 +411,18 @@ _DOOR_SAMPLES: Final = (
         "counter",
         "Connections refused because too many were open.",
         "connections_refused",
+    ),
+    (
+        "kvstore_tls_handshakes_failed_total",
+        "counter",
+        "TLS handshakes with clients that came to nothing.",
+        "handshakes_failed",
+    ),
+    (
+        "kvstore_tls_handshakes_open",
+        "gauge",
+        "TLS handshakes with clients under way; they are among the open connections.",
+        "handshakes_open",
     ),
     ("kvstore_http_requests_total", "counter", "Requests that came in.", "requests"),
     ("kvstore_http_streams_open", "gauge", "Watch and keep-alive streams open.", "streams_open"),

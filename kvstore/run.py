@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kvstore.api.access import Access
 from kvstore.api.front_door import FrontDoor
 from kvstore.api.limits import ApiLimits
-from kvstore.errors import KvstoreError, RemovedError
+from kvstore.errors import ConfigError, KvstoreError, RemovedError
 from kvstore.metrics import Metrics
 from kvstore.server import joining
 from kvstore.server.identity import Identity
@@ -23,6 +23,7 @@ from kvstore.server.network.http import HttpNetwork
 from kvstore.server.node import Environment, Node
 from kvstore.server.self_replacement import MemberOpening
 from kvstore.service.service import Service
+from kvstore.tls import ports
 from raft.errors import RaftError
 from wal.errors import WalError
 from wal.files import OsDisk
@@ -41,7 +42,9 @@ EXIT_REMOVED = 5
 """Apart from all others: whoever restarts processes need not start this one again."""
 
 
-def real_environment(config: "ServerConfig", loop: asyncio.AbstractEventLoop) -> Environment:
+def real_environment(
+    config: "ServerConfig", loop: asyncio.AbstractEventLoop, tls: ports.Port | None = None
+) -> Environment:
     """The operating system's disk, HTTP to the peers, and chance."""
     rng = random.Random(secrets.randbits(64))
 
@@ -52,6 +55,7 @@ def real_environment(config: "ServerConfig", loop: asyncio.AbstractEventLoop) ->
             config.listen_peer_urls,
             rng,
             silence_seconds_max=SILENT_ELECTIONS * config.election_timeout_ms / 1000,
+            tls=tls,
         )
 
     return Environment(
@@ -82,7 +86,13 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    opening = MemberOpening(config, real_environment(config, loop), joining.ask_over_http)
+    try:
+        client_tls, peer_tls = ports.client_port(config), ports.peer_port(config)
+    except ConfigError as error:
+        log.critical("cannot start: %s", error)
+        return 1
+    environment = real_environment(config, loop, peer_tls)
+    opening = MemberOpening(config, environment, joining.over_http(peer_tls))
     failure: BaseException | None = None
     while True:
         try:
@@ -107,7 +117,7 @@ async def run(
         except (KvstoreError, RaftError, WalError, NetworkError, OSError) as error:
             log.critical("cannot start on data directory %s: %s", config.data_dir, error)
             return 1
-        code = await _serve(node, stop, on_ready)
+        code = await _serve(node, client_tls, stop, on_ready)
         failure = node.failed.result() if node.failed.done() else None
         if failure is None or stop.is_set() or not opening.ends_in_replacement(failure):
             return code
@@ -141,7 +151,9 @@ def _settle_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS_MAX, 20, 1_000_000)
 
 
-async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], None] | None) -> int:
+async def _serve(
+    node: Node, tls: ports.Port, stop: asyncio.Event, on_ready: Callable[[Node], None] | None
+) -> int:
     config = node.config
     limits = ApiLimits(
         max_request_bytes=config.max_request_bytes,
@@ -151,7 +163,7 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
     )
     metrics = Metrics(node)
     access = Access(config.host_whitelist, config.cors)
-    door = FrontDoor(Service(node), limits, metrics.render, node.read_budget, access)
+    door = FrontDoor(Service(node), limits, metrics.render, node.read_budget, access, tls)
     metrics.add_door(door.counters)
     stopping = asyncio.ensure_future(stop.wait())
     try:

@@ -12,8 +12,12 @@ from kvstore.api.faces import Faces
 from kvstore.api.http1 import Clock, Lane
 from kvstore.api.http1_server import Handler, HttpServer
 from kvstore.api.limits import ApiLimits, Counters
+from kvstore.api.tls_ledger import TlsLedger
 from kvstore.budget import Budget
+from kvstore.config_tls import is_https
 from kvstore.config_values import host_and_port
+from kvstore.tls.listener import Listener
+from kvstore.tls.ports import Port
 
 log = logging.getLogger("kvstore.api")
 
@@ -31,6 +35,7 @@ class FrontDoor:
         metrics: the text of ``/metrics``.
         new_budget: makes the budget of a slice of work on the loop.
         access: who may ask.
+        tls: for https URLs.
 
     To be made on the event loop that it serves.
     """
@@ -42,6 +47,7 @@ class FrontDoor:
         metrics: Callable[[], bytes],
         new_budget: Callable[[], Budget],
         access: Access = EVERYBODY,
+        tls: Port | None = None,
     ) -> None:
         self.counters = Counters()
         self._limits = limits
@@ -50,7 +56,8 @@ class FrontDoor:
         self._faces = Faces(service, limits, self._lane, self.counters, metrics, new_budget, access)
         self._clients = self._doorway(self._faces.handle)
         self._watchers = self._doorway(self._faces.handle_metrics)
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | Listener] = []
+        self._tls = tls
 
     def _doorway(self, handler: Handler) -> "Doorway":
         server = HttpServer(handler, self._limits, self.counters, self._count_lost)
@@ -66,7 +73,7 @@ class FrontDoor:
         ]
 
     async def start(self, urls: Sequence[str], metrics_urls: Sequence[str] = ()) -> None:
-        """Listen on each of ``http://host:port``.
+        """Listen on each of ``http://host:port`` and ``https://host:port``.
 
         Args:
             urls: where clients are served.
@@ -87,7 +94,16 @@ class FrontDoor:
         # A name with an IPv4 and an IPv6 address would open two sockets, and fail where the
         # second is switched off.
         address = "127.0.0.1" if host == "localhost" else host
-        listener = await self._loop.create_server(doorway.doorman, address, port, backlog=_BACKLOG)
+        listener: asyncio.Server | Listener
+        if is_https(url):
+            assert self._tls is not None, f"{url} without a certificate"
+            ledger = TlsLedger(self.counters, self._limits)
+            listener = self._tls.listener(doorway.doorman, ledger)
+            await listener.open(address, port, _BACKLOG)
+        else:
+            listener = await self._loop.create_server(
+                doorway.doorman, address, port, backlog=_BACKLOG
+            )
         self._listeners.append(listener)
 
     async def stop(self, grace_seconds: float) -> None:

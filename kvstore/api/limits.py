@@ -55,6 +55,8 @@ class Counters:
         "connections_accepted",
         "connections_open",
         "connections_refused",
+        "handshakes_failed",
+        "handshakes_open",
         "late_heads",
         "malformed",
         "requests",
@@ -68,6 +70,10 @@ class Counters:
         self.connections_accepted = 0
         self.connections_open = 0
         self.connections_refused = 0
+        self.handshakes_failed = 0
+        """TLS handshakes that came to nothing."""
+        self.handshakes_open = 0
+        """TLS handshakes under way; they are among the open connections."""
         self.late_heads = 0
         self.malformed = 0
         """Requests that are not HTTP."""

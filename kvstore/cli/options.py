@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from kvstore.cli import passwords
-from kvstore.client import Client, prefix_end
+from kvstore.client import Client, Tls, TlsError, prefix_end
 from kvstore.types import OPEN_END
 
 P = ParamSpec("P")
@@ -70,25 +70,100 @@ def client_command(function: Callable[Concatenate[Client, P], T]) -> Callable[..
         show_envvar=True,
         help="Their password. The variable is better: arguments are for all processes to see.",
     )
+    @_tls_options
     @functools.wraps(function)
     def command(
         endpoints: str,
         timeout: float,
         user: str | None,
         password: str | None,
+        tls: Tls | None,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        urls = [url for url in (part.strip() for part in endpoints.split(",")) if url]
-        login = {}
+        more: dict[str, Any] = {}
         if user:
-            login["user"], login["password"] = passwords.of_login(user, password)
-        try:
-            client = Client(urls, timeout, **login)
-        except ValueError as error:
-            raise click.UsageError(f"--endpoints: {error}") from error
-        with client:
+            more["user"], more["password"] = passwords.of_login(user, password)
+        if tls is not None:
+            more["tls"] = tls
+        with _client(endpoints, timeout, more) as client:
             return function(client, *args, **kwargs)
+
+    return command
+
+
+def _client(endpoints: str, timeout: float, more: dict[str, Any]) -> Client:
+    """Raises click.UsageError: an endpoint is no URL, or a file cannot be used."""
+    urls = [url for url in (part.strip() for part in endpoints.split(",")) if url]
+    try:
+        return Client(urls, timeout, **more)
+    except TlsError as error:
+        raise click.UsageError(f"{error} (--cacert, --cert, --key)") from error
+    except ValueError as error:
+        raise click.UsageError(f"--endpoints: {error}") from error
+
+
+def _of_variable(name: str) -> dict[str, Any]:
+    return {"envvar": f"KVSTORE_{name}", "show_envvar": True}
+
+
+def _tls_options(function: Callable[..., T]) -> Callable[..., T]:
+    """etcdctl's options about TLS, as one argument ``tls``: None if none was given."""
+
+    @click.option(
+        "--cacert",
+        "tls_ca",
+        metavar="FILE",
+        help="CAs whose servers are trusted, PEM; else the system's.",
+        **_of_variable("CACERT"),
+    )
+    @click.option(
+        "--cert",
+        "tls_cert",
+        metavar="FILE",
+        help="Certificate to show, PEM.",
+        **_of_variable("CERT"),
+    )
+    @click.option(
+        "--key", "tls_key", metavar="FILE", help="Key of --cert, PEM.", **_of_variable("KEY")
+    )
+    @click.option(
+        "--insecure-skip-tls-verify",
+        is_flag=False,
+        flag_value=True,
+        default=False,
+        type=bool,
+        help="Take any server for the right one.",
+        **_of_variable("INSECURE_SKIP_TLS_VERIFY"),
+    )
+    @click.option(
+        "--insecure-transport",
+        is_flag=False,
+        flag_value=True,
+        default=True,
+        type=bool,
+        show_default=True,
+        help="Without http:// or https:// an endpoint is http, unless there is a word of TLS.",
+        **_of_variable("INSECURE_TRANSPORT"),
+    )
+    @functools.wraps(function)
+    def command(
+        *args: Any,
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
+        insecure_skip_tls_verify: bool,
+        insecure_transport: bool,
+        **kwargs: Any,
+    ) -> T:
+        tls = Tls(
+            ca_file=tls_ca or "",
+            cert_file=tls_cert or "",
+            key_file=tls_key or "",
+            skip_verification=insecure_skip_tls_verify,
+        )
+        asked_for = tls != Tls() or not insecure_transport
+        return function(*args, tls=tls if asked_for else None, **kwargs)
 
     return command
 

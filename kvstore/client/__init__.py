@@ -2,7 +2,16 @@
 
 from kvstore.client.calls import prefix_end
 from kvstore.client.client import Client
+from kvstore.client.tls import Tls, TlsError
 from kvstore.client.transport import UnreachableError
 from kvstore.client.watch import Watch, WatchCanceledError
 
-__all__ = ["Client", "UnreachableError", "Watch", "WatchCanceledError", "prefix_end"]
+__all__ = [
+    "Client",
+    "Tls",
+    "TlsError",
+    "UnreachableError",
+    "Watch",
+    "WatchCanceledError",
+    "prefix_end",
+]

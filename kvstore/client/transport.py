@@ -17,6 +17,7 @@ import contextlib
 import http.client
 import itertools
 import select
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from kvstore.client.tls import Tls
 from kvstore.errors import RETRYABLE, Code, ErrorKind, KvError, UnknownOutcomeError
 
 CONNECT_SECONDS: Final = 2.0
@@ -80,18 +82,27 @@ class UnreachableError(KvError):
 
 
 class Endpoint:
-    """One URL, and the connection to it that is kept open."""
+    """One URL, and the connection to it that is kept open.
 
-    __slots__ = ("connection", "host", "port", "url")
+    Args:
+        url: One without ``http://`` or ``https://`` is https if there is ``tls``.
+        tls: What is brought for TLS.
+    """
 
-    def __init__(self, url: str) -> None:
-        self.url = url if "://" in url else f"http://{url}"
+    __slots__ = ("connection", "context", "host", "port", "url")
+
+    def __init__(self, url: str, tls: Tls | None = None) -> None:
+        scheme = "http" if tls is None else "https"
+        self.url = url if "://" in url else f"{scheme}://{url}"
         parts = urlsplit(self.url)
-        if parts.scheme != "http" or parts.hostname is None or parts.path.strip("/"):
-            raise ValueError(f"an endpoint must be http://host:port, not {url!r}")
-        self.host = parts.hostname
+        usable = parts.scheme in ("http", "https") and parts.hostname is not None
+        if not usable or parts.path.strip("/"):
+            raise ValueError(f"an endpoint must be http://host:port or https://…, not {url!r}")
+        self.host = parts.hostname or ""
         self.port = parts.port or 2379
         self.connection: http.client.HTTPConnection | None = None
+        self.context: ssl.SSLContext | None = None
+        """With TLS only."""
 
     def connect(self, seconds: float) -> http.client.HTTPConnection:
         """A connection that is fit to send on: the open one, or a new one.
@@ -111,10 +122,20 @@ class Endpoint:
         Raises:
             OSError: Nobody is there.
         """
-        connection = http.client.HTTPConnection(
-            self.host, self.port, timeout=min(seconds, CONNECT_SECONDS)
-        )
-        connection.connect()
+        patience = min(seconds, CONNECT_SECONDS)
+        connection: http.client.HTTPConnection
+        if self.context is None:
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=patience)
+        else:
+            connection = http.client.HTTPSConnection(
+                self.host, self.port, timeout=patience, context=self.context
+            )
+        try:
+            connection.connect()
+        except BaseException:
+            # TLS may fail where TCP has not.
+            connection.close()
+            raise
         return connection
 
     def close(self) -> None:
@@ -153,24 +174,32 @@ class Transport:
         endpoints: URLs.
         timeout_seconds: Most that a call may take.
         login: Who asks; None: nobody.
+        tls: For https endpoints; None: the CAs of the system are trusted, and nothing is shown.
         clock: Seconds that only go forward.
         pause: Waits so many seconds.
     """
 
-    __slots__ = ("_clock", "_first", "_pause", "endpoints", "login", "timeout_seconds")
+    __slots__ = ("_clock", "_first", "_pause", "endpoints", "login", "timeout_seconds", "tls")
 
     def __init__(
         self,
         endpoints: Sequence[str],
         timeout_seconds: float,
         login: Login | None = None,
+        tls: Tls | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         if not endpoints:
             raise ValueError("a client needs at least one endpoint, http://host:port")
-        self.endpoints = [Endpoint(url) for url in endpoints]
+        self.endpoints = [Endpoint(url, tls) for url in endpoints]
+        self.tls = tls
+        secure = [each for each in self.endpoints if each.url.startswith("https://")]
+        if secure:
+            context = (tls or Tls()).context()
+            for each in secure:
+                each.context = context
         self.timeout_seconds = timeout_seconds
         self.login = login
         self._first = 0
@@ -367,4 +396,9 @@ def _unreachable(reasons: list[str]) -> UnreachableError:
 
 def words_of(error: Any) -> str:
     """What an error says, in the fewest words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        # Such as TLSV13_ALERT_CERTIFICATE_REQUIRED, which is what the server says.
+        return f"no TLS with it: {error.reason.lower().replace('_', ' ')}"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from kvstore.apply.roster import Roster
+from kvstore.config_tls import is_https
 from kvstore.errors import ConfigError
 from kvstore.server.bootstrap import founding_identity
 from kvstore.server.identity import Identity
@@ -20,6 +21,7 @@ from kvstore.types import Member, Uint64
 
 if TYPE_CHECKING:
     from kvstore.config import ServerConfig
+    from kvstore.tls.ports import Port
 
 log = logging.getLogger("kvstore.server")
 
@@ -241,21 +243,35 @@ def _refuse_if_it_has_a_place(config: "ServerConfig", view: ClusterView) -> None
         )
 
 
-async def ask_over_http(urls: Sequence[str]) -> list[ClusterView]:
-    """Implements ``AskMembers``."""
-    if not urls:
-        return []
-    timeout = aiohttp.ClientTimeout(total=ASK_SECONDS_MAX)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        answers = await asyncio.gather(*(_view_at(session, url) for url in urls))
-    return [view for view in answers if view is not None]
+def over_http(tls: "Port") -> AskMembers:
+    """Asks by HTTP, with TLS where a URL is https."""
+
+    async def ask(urls: Sequence[str]) -> list[ClusterView]:
+        if not urls:
+            return []
+        timeout = aiohttp.ClientTimeout(total=ASK_SECONDS_MAX)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            answers = await asyncio.gather(*(_view_at(session, url, tls) for url in urls))
+        return [view for view in answers if view is not None]
+
+    return ask
 
 
-async def _view_at(session: aiohttp.ClientSession, url: str) -> ClusterView | None:
+async def _view_at(session: aiohttp.ClientSession, url: str, tls: "Port") -> ClusterView | None:
     try:
-        async with session.get(f"{url}/kvstore/cluster") as response:
+        context = tls.dial_context() if is_https(url) else True
+        async with session.get(f"{url}/kvstore/cluster", ssl=context) as response:
+            problem = ""
+            if response.connection is not None and response.connection.transport is not None:
+                problem = tls.refusal(response.connection.transport) if is_https(url) else ""
+            if problem:
+                log.warning("%s is not asked who its members are: %s", url, problem)
+                return None
             if response.status == 200 and (response.content_length or 0) <= ANSWER_BYTES_MAX:
                 return _decode_view(await response.read())
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+    except aiohttp.ClientSSLError as error:
+        # Nothing will come of it by waiting.
+        log.warning("%s does not say who its members are: %s", url, error)
+    except (aiohttp.ClientError, TimeoutError, ValueError, ConfigError) as error:
         log.debug("%s does not say who its members are: %s", url, error)
     return None

@@ -92,8 +92,7 @@ class Calls:
         auth = machine.auth
         if not auth.enabled:
             return NOBODY
-        token = caller.token
-        identity = NOBODY if token is None else self.node.tokens.identify(token, auth.revision)
+        identity = identify(self.node, caller, auth.revision)
         authorise(auth, identity, request, machine.lessor)
         return identity
 
@@ -278,6 +277,26 @@ class Calls:
                 reply(self._still(identity) or result)
 
         SlicedTask(self._loop, work, budget, done)
+
+
+def identify(node: "Node", caller: "Caller", revision: int) -> Identity:
+    """Whoever a caller proves to be: by a token, or else by a certificate.
+
+    A token that is not good is not made good by a certificate, as in etcd.
+
+    Args:
+        node: The member that is asked; with ``--client-cert-auth`` certificates count.
+        caller: Who asks.
+        revision: Of users and roles.
+
+    Raises:
+        KvError: The token is not good.
+    """
+    if caller.token is not None:
+        return node.tokens.identify(caller.token, revision)
+    if caller.common_name and node.config.client_cert_auth:
+        return Identity(caller.common_name, revision)
+    return NOBODY
 
 
 def _is_for_learners(request: "Record") -> bool:

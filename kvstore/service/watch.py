@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from kvstore.auth.check import NOBODY, Identity, authorise
 from kvstore.errors import ErrorKind, KvError
+from kvstore.service.base import identify
 from kvstore.types import ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse
 from raft.types import NO_NODE
 
@@ -216,12 +217,10 @@ class ServiceWatch:
             # Whoever was given the name anew is somebody else.
             same = self._node.driver.applier.machine.auth.is_since(self._user, self._user_revision)
             return Identity(self._user, revision) if same else NOBODY
-        token = self._caller.token
-        if token is None:
-            return NOBODY
         # Its watchers were made while nobody was asked.
         try:
-            return Identity(self._node.tokens.identify(token, revision).user, revision)
+            user = identify(self._node, self._caller, revision).user
+            return Identity(user, revision) if user else NOBODY
         except KvError:
             return NOBODY
 

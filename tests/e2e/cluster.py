@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from kvstore.cli.cluster_nodes import plan
-from kvstore.client import Client
+import msgspec
+
+from kvstore.cli.cluster_nodes import Node, plan
+from kvstore.client import Client, Tls
 from kvstore.errors import KvError
 from tests.e2e.processes import Member, wait_for
 
@@ -48,11 +50,26 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError(f"found no {count} free ports from {PORT_MIN} on")
 
 
+class SecureNode(Node, frozen=True, kw_only=True):
+    """A node that is reached by TLS."""
+
+    peers_too: bool
+
+    @property
+    def client_url(self) -> str:
+        return f"https://{HOST}:{self.client_port}"
+
+    @property
+    def peer_url(self) -> str:
+        return f"{'https' if self.peers_too else 'http'}://{HOST}:{self.peer_port}"
+
+
 class Cluster:
     """Some members that know each other. Everything it starts is ended by ``close``, by its id.
 
     ``flags`` go to each member's command line. By a member's name ``own_flags`` gives more of them,
-    and ``trace`` what goes before the command line.
+    and ``trace`` what goes before the command line. With ``tls``, which is what clients bring, the
+    client URLs are https, and with ``peers_too`` all are; the flags must name certificates.
     """
 
     def __init__(
@@ -63,11 +80,19 @@ class Cluster:
         flags: Sequence[str] = (),
         own_flags: Callable[[str], Sequence[str]] = lambda name: (),
         trace: Callable[[str], Sequence[str]] = lambda name: (),
+        tls: Tls | None = None,
+        peers_too: bool = False,
     ) -> None:
         ports = free_ports(2 * size)
         nodes = plan(directory, ports[:size], ports[size:])
+        if tls is not None:
+            nodes = [
+                SecureNode(**msgspec.structs.asdict(node), peers_too=peers_too) for node in nodes
+            ]
+        self.tls = tls
         self.members = [
-            Member(node, nodes, [*flags, *own_flags(node.name)], trace(node.name)) for node in nodes
+            Member(node, nodes, [*flags, *own_flags(node.name)], trace(node.name), tls)
+            for node in nodes
         ]
 
     @property
@@ -90,7 +115,7 @@ class Cluster:
 
     def client(self, seconds: float = 10.0) -> Client:
         """A client that knows all members."""
-        return Client(self.urls, seconds)
+        return Client(self.urls, seconds, tls=self.tls)
 
     def leader(self, among: Sequence[Member] | None = None) -> Member:
         """The member that all of ``among`` (those that run) take for the leader."""

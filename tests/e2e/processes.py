@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from kvstore.cli.cluster_nodes import Node, serve_arguments
 from kvstore.cli.processes import Child
-from kvstore.client import Client
+from kvstore.client import Client, Tls
 from kvstore.types import StatusResponse
 
 T = TypeVar("T")
@@ -53,7 +53,8 @@ def environment() -> dict[str, str]:
 class Member:
     """One member of a cluster, running or not. Its data outlives its processes.
 
-    ``tracer`` goes before its command line; the process must still be the node's own.
+    ``tracer`` goes before its command line; the process must still be the node's own. ``tls`` is
+    what its clients bring, if its URL is https.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Member:
         nodes: Sequence[Node],
         flags: Sequence[str] = (),
         tracer: Sequence[str] = (),
+        tls: Tls | None = None,
     ) -> None:
         self.node = node
         self.name = node.name
         self.client_url = node.client_url
         self.data_dir = node.data_dir
+        self.tls = tls
         self._arguments = [*tracer, *serve_arguments(node, nodes), *flags]
         self._child: Child | None = None
         self._log_start = 0
@@ -165,7 +168,7 @@ class Member:
 
     def client(self, seconds: float = 10.0) -> Client:
         """A client that knows only this member."""
-        return Client([self.client_url], seconds)
+        return Client([self.client_url], seconds, tls=self.tls)
 
     def status(self) -> StatusResponse:
         """What it says of itself."""
@@ -176,7 +179,11 @@ class Member:
         """Every sample of its /metrics: name with labels, and value."""
         host = urlsplit(self.client_url).hostname
         assert host is not None, f"a URL without a host: {self.client_url}"
-        connection = http.client.HTTPConnection(host, self.node.client_port, timeout=5)
+        port = self.node.client_port
+        connection = http.client.HTTPConnection(host, port, timeout=5)
+        if self.tls is not None:
+            context = self.tls.context()
+            connection = http.client.HTTPSConnection(host, port, timeout=5, context=context)
         try:
             connection.request("GET", "/metrics")
             response = connection.getresponse()

@@ -114,7 +114,7 @@ def test_a_flag_names_another_file_than_the_variable():
         ({"log-level": "loud"}, "--log-level", "debug or info"),
         ({"watch-progress-notify-interval": "10"}, "--watch-progress-notify-interval", "10m"),
         ({"watch-progress-notify-interval": "9ms"}, "--watch-progress-notify-interval", "100 ms"),
-        ({"listen-client-urls": "https://a:1"}, "--listen-client-urls", "TLS"),
+        ({"listen-client-urls": "unix://a:1"}, "--listen-client-urls", "only http"),
         ({"listen-client-urls": "localhost:1"}, "--listen-client-urls", "http://host:port"),
         ({"listen-client-urls": "http://a"}, "--listen-client-urls", "http://host:port"),
         ({"listen-client-urls": "http://a:99999"}, "--listen-client-urls", "http://host:port"),
@@ -219,7 +219,7 @@ def test_metrics_may_have_urls_of_their_own_and_clients_must():
     config = load_flags(listen_metrics_urls="http://a:1/,http://b:2")
     assert config.listen_metrics_urls == ("http://a:1", "http://b:2")
     with pytest.raises(ConfigError, match="--listen-metrics-urls"):
-        load_flags(listen_metrics_urls="https://a:1")
+        load_flags(listen_metrics_urls="ftp://a:1")
     with pytest.raises(ConfigError, match="--listen-client-urls: needs at least one"):
         load_flags(listen_client_urls="")
 
@@ -292,7 +292,6 @@ def test_a_file_of_etcd_that_asks_for_nothing_more_passes_in_silence():
         "max-wals: 9",
         "enable-pprof: true",
         "metrics: extensive",
-        "cipher-suites: [TLS_AES_128_GCM_SHA256]",
         "pre-vote: false",
         "experimental-memory-mlock: true",
     ],
@@ -306,10 +305,6 @@ def test_what_may_be_ignored_is_named_in_a_warning(line):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("client-transport-security: {cert-file: a.pem}", "TLS"),
-        ("peer-transport-security: {auto-tls: true}", "TLS"),
-        ("client-transport-security: true", "TLS"),
-        ("cert-file: a.pem", "TLS"),
         ("wal-dir: /wal", "data directory"),
         ("discovery: https://discovery.etcd.io/x", "--initial-cluster"),
         ("discovery-srv: example.com", "--initial-cluster"),
@@ -326,8 +321,8 @@ def test_what_must_not_be_ignored_is_refused(line, words):
 
 
 def test_flags_and_variables_of_etcd_are_judged_alike_and_the_stronger_source_counts():
-    with pytest.raises(ConfigError, match=r"^ETCD_CERT_FILE: not supported"):
-        load({}, {"ETCD_CERT_FILE": "a.pem"}, read_nothing)
+    with pytest.raises(ConfigError, match=r"^ETCD_DISCOVERY: not supported"):
+        load({}, {"ETCD_DISCOVERY": "https://a"}, read_nothing)
     with pytest.raises(ConfigError, match=r"^--wal-dir: not supported"):
         load({"wal-dir": "/wal"}, {}, read_nothing)
     environ = {"ETCD_WAL_DIR": "/wal", "ETCD_ENABLE_PPROF": "true"}

@@ -35,7 +35,9 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from kvstore.config_tls import is_https
 from kvstore.config_values import host_and_port
+from kvstore.errors import ConfigError
 from kvstore.server.network.base import NetworkError, NetworkReceiver, SnapshotOffer
 from kvstore.server.network.framed import FrameLink
 from kvstore.server.network.handshake import (
@@ -46,6 +48,10 @@ from kvstore.server.network.handshake import (
     removed_header,
 )
 from kvstore.server.network.snapshot_stream import receive_snapshot, send_snapshot
+from kvstore.server.network.tls import PeerLedger, connect
+from kvstore.tls.contexts import reason
+from kvstore.tls.listener import Listener
+from kvstore.tls.ports import Port
 
 log = logging.getLogger("kvstore.peers")
 
@@ -57,6 +63,7 @@ OTHERS_TURN_SECONDS = 2.0
 """How long the member with the larger id waits for the other to dial."""
 NEWCOMERS_MAX = 64
 """Links with members that this one has not heard of yet."""
+BACKLOG = 100
 INCOMING_MAX = 1024
 """Connections to the peer port that may be open at a time without having shown their head."""
 
@@ -74,6 +81,7 @@ class HttpNetwork:
         listen_urls: Where to listen for peers.
         rng: For the jitter of redialling.
         silence_seconds_max: A link that has been silent for so long is dropped and dialled anew.
+        tls: For https URLs, one's own and others'.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class HttpNetwork:
         listen_urls: tuple[str, ...],
         rng: random.Random,
         silence_seconds_max: float,
+        tls: Port | None = None,
     ) -> None:
         self._cluster_id = cluster_id
         self._member_id = member_id
@@ -93,7 +102,8 @@ class HttpNetwork:
         self._links: dict[int, FrameLink] = {}
         self._diallers: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers: list[asyncio.Server] = []
+        self._tls = tls
+        self._servers: list[asyncio.Server | Listener] = []
         self._incoming: dict[Handshake, asyncio.TimerHandle] = {}
         self._receiver: NetworkReceiver
         self._loop: asyncio.AbstractEventLoop
@@ -111,7 +121,7 @@ class HttpNetwork:
         for url in self._listen_urls:
             try:
                 host, port = host_and_port(url)
-                server = await self._loop.create_server(self._accept, host, port)
+                server = await self._listen(url, host, port)
             except (OSError, ValueError) as error:
                 why = getattr(error, "strerror", None) or str(error)
                 raise NetworkError(
@@ -280,7 +290,7 @@ class HttpNetwork:
             )
             head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
             async with asyncio.timeout(HEAD_SECONDS_MAX):
-                await self._loop.create_connection(lambda: handshake, host, port)
+                await connect(handshake, host, port, self._tls if is_https(url) else None)
                 handshake.write(head)
                 self._judge(handshake, member, await answered)
         except BaseException as error:
@@ -289,7 +299,9 @@ class HttpNetwork:
             if isinstance(error, TimeoutError):
                 raise NetworkError("no answer in time") from error
             if isinstance(error, OSError):
-                raise NetworkError(error.strerror or str(error)) from error
+                raise NetworkError(reason(error)) from error
+            if isinstance(error, ConfigError):
+                raise NetworkError(str(error)) from error
             if isinstance(error, ValueError):
                 # The URL, or a host that the resolver cannot even encode.
                 raise NetworkError(f"no address: {error}") from error
@@ -317,9 +329,21 @@ class HttpNetwork:
 
     # --- accepting --------------------------------------------------------------------------------
 
+    async def _listen(self, url: str, host: str, port: int) -> asyncio.Server | Listener:
+        if not is_https(url):
+            return await self._loop.create_server(self._accept, host, port)
+        assert self._tls is not None, f"{url} without a certificate"
+        listener = self._tls.listener(self._accept, PeerLedger(self._has_room))
+        await listener.open(host, port, BACKLOG)
+        return listener
+
+    def _has_room(self) -> bool:
+        handshakes = sum(len(each) for each in self._servers if isinstance(each, Listener))
+        return len(self._incoming) + handshakes < INCOMING_MAX
+
     def _accept(self) -> Handshake:
         handshake = Handshake(client=False, on_head=self._on_request, on_lost=self._on_refused)
-        if len(self._incoming) >= INCOMING_MAX:
+        if not self._has_room():
             # It closes as soon as there is a connection to close.
             handshake.abort("too many connections")
         else:

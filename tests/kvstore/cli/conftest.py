@@ -9,6 +9,7 @@ import pytest
 from kvstore.cli import options
 from kvstore.cli.main import main
 from kvstore.client.transport import Endpoint
+from kvstore.config_sources import CLIENT_VARIABLES
 
 
 class FakeTransport:
@@ -56,8 +57,8 @@ def fake(monkeypatch):
         calls: ClassVar[list[Any]] = []
 
     monkeypatch.setattr(options, "Client", Fake)
-    for name in ("ENDPOINTS", "TIMEOUT", "USER", "PASSWORD"):
-        monkeypatch.delenv(f"KVSTORE_{name}", raising=False)
+    for name in CLIENT_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     return Fake
 
 

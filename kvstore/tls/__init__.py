@@ -1,0 +1,1 @@
+"""How do connections become private, and who is at the other end?"""

@@ -1,0 +1,140 @@
+"""TLS as a member uses it: to be dialled by clients and peers, and to dial peers."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from kvstore.config_values import host_and_port
+from kvstore.tls import names
+from kvstore.tls.contexts import ServerContext, Watched, dial_context, server_context
+from kvstore.tls.listener import Ledger, Listener
+from kvstore.tls.self_signed import self_signed
+from kvstore.tls.settings import TlsSettings
+
+if TYPE_CHECKING:
+    from kvstore.config import ServerConfig
+
+log = logging.getLogger("kvstore.tls")
+
+ENDS_SOON: Final = datetime.timedelta(days=14)
+
+
+class Port:
+    """One port of a member, and how it dials those of others.
+
+    Args:
+        settings: Its settings.
+        urls: Where it listens, and where others are told to come.
+
+    Raises:
+        ConfigError: A file that is needed to listen is missing or wrong.
+    """
+
+    def __init__(self, settings: TlsSettings, urls: Sequence[str]) -> None:
+        self._settings = settings
+        self._dial: Watched[ssl.SSLContext] | None = None
+        self._listen: Watched[ServerContext] | None = None
+        if any(url.startswith("https://") for url in urls):
+            self._listen = Watched(self._build, settings.files)
+
+    def _build(self) -> ServerContext:
+        context = server_context(self._settings)
+        _tell(self._settings)
+        return context
+
+    def listener(self, new_protocol: Callable[[], asyncio.Protocol], ledger: Ledger) -> Listener:
+        """In place of what ``create_server`` makes; still to be opened."""
+        assert self._listen is not None, "an https URL that was not told of"
+        return Listener(self._listen, self._settings, new_protocol, ledger)
+
+    def dial_context(self) -> ssl.SSLContext:
+        """For a peer whose URL is https.
+
+        Raises:
+            ConfigError: It cannot be made: nobody has looked at these files before, if this member
+                itself does not listen on https.
+        """
+        if self._dial is None:
+            self._dial = Watched(lambda: dial_context(self._settings), self._settings.files)
+        return self._dial.current()
+
+    def refusal(self, transport: asyncio.BaseTransport) -> str:
+        """Why a peer that was dialled is none of the members; "" if it may be."""
+        if not self._settings.trusted_ca_file:
+            return ""
+        certificate = transport.get_extra_info("peercert")
+        settings = self._settings
+        return names.refusal(certificate, settings.allowed_names, settings.allowed_hosts)
+
+
+def client_port(config: ServerConfig) -> Port:
+    """Where clients come in, and those who look at metrics.
+
+    Raises:
+        ConfigError: As ``Port``, or no certificate can be made.
+    """
+    listening = (*config.listen_client_urls, *config.listen_metrics_urls)
+    return _port(config, config.client_tls, listening, config.advertise_client_urls)
+
+
+def peer_port(config: ServerConfig) -> Port:
+    """Where other members come in, and how they are dialled.
+
+    Raises:
+        ConfigError: As ``Port``, or no certificate can be made.
+    """
+    told = config.initial_advertise_peer_urls
+    port = _port(config, config.peer_tls, config.listen_peer_urls, told)
+    urls = (
+        *config.listen_peer_urls,
+        *(url for each in config.initial_cluster.values() for url in each),
+    )
+    if any(url.startswith("https://") for url in urls):
+        # A CA that is missing shall be missed now, and not when somebody is dialled.
+        port.dial_context()
+    return port
+
+
+def _port(
+    config: ServerConfig, settings: TlsSettings, listening: tuple[str, ...], told: tuple[str, ...]
+) -> Port:
+    if settings.self_signed and any(url.startswith("https://") for url in listening):
+        hosts = [host_and_port(url)[0] for url in (*listening, *told)]
+        years = config.self_signed_cert_validity_years
+        now = datetime.datetime.now(datetime.UTC)
+        cert, key = self_signed(config.data_dir, settings.port, hosts, years, now)
+        settings = msgspec.structs.replace(settings, cert_file=cert, key_file=key)
+    return Port(settings, listening)
+
+
+def _tell(settings: TlsSettings) -> None:
+    """Say whose certificate it is and when it ends: else the end comes as a surprise."""
+    # Here and not above: it takes tens of milliseconds, which only those with TLS should pay.
+    from cryptography import x509
+
+    try:
+        found = x509.load_pem_x509_certificate(Path(settings.cert_file).read_bytes())
+    except (OSError, ValueError) as error:
+        # OpenSSL took it.
+        log.debug("%s cannot be described: %s", settings.cert_file, error)
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    left = found.not_valid_after_utc - now
+    subject = found.subject.rfc4514_string() or "a subject without a name"
+    level, words = logging.INFO, "is valid until"
+    if left < datetime.timedelta():
+        level, words = logging.ERROR, "is refused by everybody, for it was valid until"
+    elif found.not_valid_before_utc > now:
+        level, words = logging.ERROR, "is not valid yet (is the clock right?); it will be until"
+    elif left < ENDS_SOON and not settings.self_signed:
+        level, words = logging.WARNING, "must be replaced soon: it is valid until"
+    end = found.not_valid_after_utc.isoformat(sep=" ", timespec="minutes")
+    log.log(level, "%s (%s) %s %s", settings.cert_file, subject, words, end)
