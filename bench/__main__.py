@@ -15,7 +15,7 @@ from typing import Final
 
 import click
 
-from bench import report
+from bench import grpc_load, report
 from bench.load import Run, run, wrk
 from bench.report import Case
 from bench.systems import BenchError, System, etcd, ours
@@ -23,6 +23,8 @@ from kvstore.errors import KvstoreError
 
 HERE: Final = Path(__file__).parent
 WARM_SECONDS: Final = 1
+GRPC_CONNECTIONS: Final = ((1, 1), (1, 64), (64, 1))
+"""Connections, and streams on each."""
 
 
 @click.command()
@@ -31,25 +33,36 @@ WARM_SECONDS: Final = 1
 @click.option("--seconds", type=click.IntRange(1, 60), default=3, show_default=True)
 @click.option("--connections", default="1,64,256", show_default=True, help="Separated by commas.")
 @click.option("--only", type=click.Choice(["kvstore", "etcd"]), help="Load one of the two.")
+@click.option("--match", default="", help="Only loads whose title contains this: gRPC put.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     default=HERE / "RESULTS.md",
-    help="Where to write the table (not with --quick or --only).",
+    help="Where to write the table (not with --quick, --only or --match).",
 )
 def main(
-    rounds: int, seconds: int, connections: str, only: str | None, output: Path, *, quick: bool
+    rounds: int,
+    seconds: int,
+    connections: str,
+    only: str | None,
+    match: str,
+    output: Path,
+    *,
+    quick: bool,
 ) -> None:
     """Compare kvstore with the etcd that is installed."""
     if quick:
         rounds, seconds = 2, 1
     wrk()
+    grpc_load.h2load()
     systems = _systems(only)
     cases = [
         Case(call, count)
         for call in ("put", "get")
         for count in (int(part) for part in connections.split(","))
     ]
+    cases += [Case(call, *each) for call in ("put", "get") for each in GRPC_CONNECTIONS]
+    cases = [case for case in cases if match in case.title]
     signal.signal(signal.SIGTERM, _interrupt)
     # Beside the sources and not in /tmp, which may be memory: a sync must reach a disk.
     raw = HERE / "results" / "raw"
@@ -64,7 +77,7 @@ def main(
     names = [system.name for system in systems]
     lines = report.table(results, names)
     print("\n" + "\n".join(lines))
-    if not (quick or only):
+    if not (quick or only or match):
         versions = [system.version for system in systems]
         output.write_text(report.document(lines, versions, rounds, seconds))
         print(f"\nwritten to {os.path.relpath(output)}")
@@ -98,7 +111,7 @@ def _measure(
             # Who begins alternates, so that neither always finds the disk as the other left it.
             for system in systems if number % 2 == 0 else list(reversed(systems)):
                 url = system.leader_url()
-                found = run(url, case.call, case.connections, seconds, seed=number)
+                found = _load(url, case, seconds, seed=number)
                 results[case][system.name].append(found)
                 errors = f", {found.errors} errors" if found.errors else ""
                 print(
@@ -107,6 +120,12 @@ def _measure(
                     flush=True,
                 )
     return results
+
+
+def _load(url: str, case: Case, seconds: int, seed: int) -> Run:
+    if case.streams:
+        return grpc_load.run(url, case.call, case.connections, case.streams, seconds)
+    return run(url, case.call, case.connections, seconds, seed)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -19,12 +19,16 @@ class Case(NamedTuple):
 
     call: str
     connections: int
+    streams: int = 0
+    """How many calls each connection makes at a time over gRPC; 0: it is HTTP/JSON."""
 
     @property
     def title(self) -> str:
         """As the table names it."""
         name = {"put": "put", "get": "linearizable get"}[self.call]
-        return f"{name}, {self.connections} connection{'s' if self.connections > 1 else ''}"
+        name = f"gRPC {name}" if self.streams else name
+        title = f"{name}, {self.connections} connection{'s' if self.connections > 1 else ''}"
+        return f"{title} × {self.streams} streams" if self.streams > 1 else title
 
 
 Results = Mapping[Case, Mapping[str, Sequence[Run]]]
@@ -74,7 +78,8 @@ def document(lines: Sequence[str], versions: Sequence[str], rounds: int, seconds
             "",
             "Three nodes each on this machine, data on the same disk, every write synced on a",
             "majority before its answer. wrk (one thread, on the same machine) calls the leader",
-            "over HTTP/JSON: 256-byte values, 10,000 keys. The systems take turns, and who begins",
+            "over HTTP/JSON: 256-byte values, 10,000 keys; h2load (one thread) over gRPC, where",
+            "all calls concern one key. The systems take turns, and who begins",
             f"alternates; {rounds} rounds of {seconds} s. Rates are the median of the rounds, with",
             "the lowest and the highest beside it; latencies are the medians of the rounds'. With",
             "one connection calls follow one another: p50 there is the latency of a single call.",

@@ -1,0 +1,90 @@
+"""One run of h2load with a body framed for gRPC: one kind of call, so many connections and streams.
+
+h2load sends one body again and again, so all calls concern one key. It sees HTTP's status alone,
+and gRPC says 200 to whatever it refuses: what was written is counted in the store afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from bench.load import START_SECONDS_MAX, Run
+from bench.systems import VALUE, BenchError
+from kvstore.api.grpc.encode import encode
+from kvstore.client import Client
+from kvstore.types import PutRequest, RangeRequest, Record
+
+KEY: Final = b"key-00001"
+_CALLS: Final[dict[str, tuple[str, Record]]] = {
+    "put": ("/etcdserverpb.KV/Put", PutRequest(key=KEY, value=VALUE)),
+    "get": ("/etcdserverpb.KV/Range", RangeRequest(key=KEY)),
+}
+_FRAME: Final = struct.Struct(">BI")
+_COUNTS: Final = re.compile(r"requests: .* (\d+) done, (\d+) succeeded")
+_TOOK: Final = re.compile(r"finished in ([\d.]+)(ms|s)")
+
+
+def h2load() -> str:
+    """The path of h2load.
+
+    Raises:
+        BenchError: It is not installed.
+    """
+    program = shutil.which("h2load")
+    if program is None:
+        raise BenchError("h2load is not installed: apt-get install nghttp2-client")
+    return program
+
+
+def run(url: str, call: str, connections: int, streams: int, seconds: int) -> Run:
+    """Put one load on one node.
+
+    Raises:
+        BenchError: h2load did not do its work, or what it counted as done was not.
+    """
+    path, request = _CALLS[call]
+    message = encode(request)
+    before = _version(url)
+    with tempfile.TemporaryDirectory(prefix="h2load") as directory:
+        body, log = Path(directory, "body"), Path(directory, "log")
+        body.write_bytes(_FRAME.pack(0, len(message)) + message)
+        options = [f"-c{connections}", f"-m{streams}", "-t1", f"-D{seconds}", f"-d{body}"]
+        headers = ["-Hcontent-type: application/grpc", "-Hte: trailers"]
+        answer = subprocess.run(
+            [h2load(), *options, *headers, f"--log-file={log}", url + path],
+            capture_output=True,
+            text=True,
+            timeout=seconds + START_SECONDS_MAX,
+            check=False,
+        )
+        found = _COUNTS.search(answer.stdout)
+        took = _TOOK.search(answer.stdout)
+        if found is None or took is None:
+            raise BenchError(f"h2load failed: {answer.stderr.strip() or answer.stdout.strip()}")
+        times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines())
+    done, succeeded = int(found[1]), int(found[2])
+    if call == "put" and _version(url) - before < succeeded:
+        raise BenchError(f"{url} said that it had put {succeeded} times, and has not")
+    if not times:
+        raise BenchError(f"{url} answered nothing")
+    return Run(
+        requests=done,
+        duration_us=int(float(took[1]) * (1e6 if took[2] == "s" else 1e3)),
+        p50_us=times[len(times) // 2],
+        p99_us=times[len(times) * 99 // 100],
+        refused=done - succeeded,
+        broken=0,
+    )
+
+
+def _version(url: str) -> int:
+    """How often the key has been put."""
+    with Client([url]) as client:
+        found = client.get(KEY).kvs
+    return found[0].version if found else 0
