@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kvstore.config_values import host_and_port
-from kvstore.tls import names
-from kvstore.tls.contexts import ServerContext, Watched, dial_context, server_context
+from kvstore.tls.contexts import DialContext, ServerContext, Watched, dial_context, server_context
 from kvstore.tls.listener import Ledger, Listener
 from kvstore.tls.self_signed import self_signed
 from kvstore.tls.settings import TlsSettings
@@ -40,7 +38,7 @@ class Port:
 
     def __init__(self, settings: TlsSettings, urls: Sequence[str]) -> None:
         self._settings = settings
-        self._dial: Watched[ssl.SSLContext] | None = None
+        self._dial: Watched[DialContext] | None = None
         self._listen: Watched[ServerContext] | None = None
         if any(url.startswith("https://") for url in urls):
             self._listen = Watched(self._build, settings.files)
@@ -55,7 +53,7 @@ class Port:
         assert self._listen is not None, "an https URL that was not told of"
         return Listener(self._listen, self._settings, new_protocol, ledger)
 
-    def dial_context(self) -> ssl.SSLContext:
+    def dial_context(self) -> DialContext:
         """For a peer whose URL is https.
 
         Raises:
@@ -65,14 +63,6 @@ class Port:
         if self._dial is None:
             self._dial = Watched(lambda: dial_context(self._settings), self._settings.files)
         return self._dial.current()
-
-    def refusal(self, transport: asyncio.BaseTransport) -> str:
-        """Why a peer that was dialled is none of the members; "" if it may be."""
-        if not self._settings.trusted_ca_file:
-            return ""
-        certificate = transport.get_extra_info("peercert")
-        settings = self._settings
-        return names.refusal(certificate, settings.allowed_names, settings.allowed_hosts)
 
 
 def client_port(config: ServerConfig) -> Port:

@@ -80,7 +80,10 @@ def strict_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stric
         # Whatever was tried: nobody's mistake is a mistake of the server's.
         log = strict.member.log(10_000)
         assert "Traceback" not in log, log
-        assert strict.member.metrics()["kvstore_http_internal_errors_total"] == 0
+        found = strict.member.metrics()
+        assert found["kvstore_http_internal_errors_total"] == 0
+        # Whoever left is not counted any more, however it left.
+        assert found[CONNECTIONS_OPEN] == 1
     finally:
         strict.cluster.close()
 

@@ -73,6 +73,18 @@ def test_peers_meet_and_both_show_who_they_are(authority: Authority, settings: T
         meet(server_context(peers), dial_context(peers), "elsewhere.example")
 
 
+def test_who_is_dialled_and_not_allowed_is_hung_up_on(
+    authority: Authority, settings: TlsSettings
+) -> None:
+    peers = but(settings, port="peer", trusted_ca_file=authority.file)
+    for changes in ({"allowed_names": ("other",)}, {"allowed_hosts": ("other.example",)}):
+        with pytest.raises(ssl.SSLError) as caught:
+            meet(server_context(peers), dial_context(but(peers, **changes)))
+        assert "certificate" in reason(caught.value)
+    allowed = but(peers, allowed_names=("server",), allowed_hosts=("localhost",))
+    assert meet(server_context(peers), dial_context(allowed)).version()
+
+
 def test_who_signs_for_himself_is_met_without_looking(settings: TlsSettings) -> None:
     peers = but(settings, port="peer", self_signed=True)
     assert meet(server_context(peers), dial_context(peers), "elsewhere.example").version()
