@@ -14,6 +14,7 @@ import msgspec
 from kvstore.config_values import host_and_port
 from kvstore.tls.contexts import DialContext, ServerContext, Watched, dial_context, server_context
 from kvstore.tls.listener import Ledger, Listener
+from kvstore.tls.rehearsal import rehearse
 from kvstore.tls.self_signed import self_signed
 from kvstore.tls.settings import TlsSettings
 
@@ -53,6 +54,23 @@ class Port:
         assert self._listen is not None, "an https URL that was not told of"
         return Listener(self._listen, self._settings, new_protocol, ledger)
 
+    def rehearse(self, hosts: Sequence[str]) -> None:
+        """Tell in the log what other members will refuse, as far as this one can know it."""
+        if self._listen is None:
+            return
+        server, dial = self._listen.current(), self.dial_context()
+        for host in dict.fromkeys(hosts):
+            problem = rehearse(server, dial, host)
+            if problem:
+                log.error(
+                    "other members will not be linked with this one, by what %s, %s and the URL "
+                    "with %s say: %s",
+                    self._settings.flag("cert-file"),
+                    self._settings.flag("trusted-ca-file"),
+                    host,
+                    problem,
+                )
+
     def dial_context(self) -> DialContext:
         """For a peer whose URL is https.
 
@@ -90,6 +108,7 @@ def peer_port(config: ServerConfig) -> Port:
     if any(url.startswith("https://") for url in urls):
         # A CA that is missing shall be missed now, and not when somebody is dialled.
         port.dial_context()
+        port.rehearse([host_and_port(url)[0] for url in told if url.startswith("https://")])
     return port
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from kvstore.client import Client, Tls, UnreachableError
-from kvstore.errors import KvError
 from kvstore.tls.names import common_name
 from tests.e2e.cluster import Cluster, free_ports
 from tests.e2e.commands import kvstore
@@ -126,8 +125,10 @@ def test_the_command_line_has_etcdctls_options(strict: Strict) -> None:
 def test_a_write_without_a_certificate_does_not_happen(strict: Strict) -> None:
     url = strict.member.client_url
     nobody = Tls(ca_file=strict.authority.file)
-    with Client([url], 5.0, tls=nobody) as client, pytest.raises(KvError):
+    # It is told before the request is read: there is no doubt.
+    with Client([url], 5.0, tls=nobody) as client, pytest.raises(UnreachableError) as caught:
         client.put(b"nobody", b"v")
+    assert "--cert" in caught.value.message
     with strict.cluster.client() as client:
         assert client.get(b"nobody").kvs == []
 
