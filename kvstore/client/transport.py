@@ -29,6 +29,7 @@ from kvstore.client.tls import Tls
 from kvstore.errors import RETRYABLE, Code, ErrorKind, KvError, UnknownOutcomeError
 
 CONNECT_SECONDS: Final = 2.0
+LAST_WORDS_SECONDS: Final = 0.1
 PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)
 PAUSE_SECONDS_MAX: Final = 0.5
 
@@ -326,10 +327,9 @@ class Transport:
             connection.sock.settimeout(seconds)
             connection.request("POST", path, body, self.headers())
         except OSError as error:
+            words = words_of(last_words(endpoint.connection) or error)
             endpoint.close()
-            raise UnreachableError(
-                Code.UNAVAILABLE, f"{endpoint.url}: {words_of(error)}"
-            ) from error
+            raise UnreachableError(Code.UNAVAILABLE, f"{endpoint.url}: {words}") from error
         try:
             response = connection.getresponse()
             answer = response.read()
@@ -391,6 +391,18 @@ def is_stale_token(error: KvError) -> bool:
         # That is all that locks and elections say of any error, besides its words.
         return _KINDS_BY_MESSAGE.get(error.message) in STALE_TOKEN
     return _KINDS.get((error.code, error.message)) in STALE_TOKEN
+
+
+def last_words(connection: http.client.HTTPConnection | None) -> Exception | None:
+    """Why a server hung up while a request was being sent, if it said so by an alert of TLS."""
+    if connection is None or not isinstance(connection.sock, ssl.SSLSocket):
+        return None
+    connection.sock.settimeout(LAST_WORDS_SECONDS)
+    try:
+        connection.sock.recv(1)
+    except (OSError, ValueError) as error:
+        return error if _is_closed_door(error) else None
+    return None
 
 
 def _is_closed_door(error: Exception) -> bool:

@@ -8,6 +8,7 @@ import http.client
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +121,24 @@ def test_the_command_line_has_etcdctls_options(strict: Strict) -> None:
     assert b"its certificate is not trusted" in refused.stderr
     blindly = kvstore("get", "cli", "--insecure-skip-tls-verify", environ=blind)
     assert blindly.stdout == b"cli\nv\n"
+
+
+def test_a_watch_over_tls_hears_of_a_change_and_is_ended_by_another_thread(strict: Strict) -> None:
+    heard: list[bytes] = []
+    with strict.cluster.client() as client:
+        watch = client.watch(b"watched")
+
+        def listen() -> None:
+            events = (event for response in watch for event in response.events)
+            heard.extend(event.kv.value for event in events if event.kv is not None)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        client.put(b"watched", b"1")
+        wait_for("the event", lambda: heard == [b"1"], SECONDS)
+        watch.close()
+        thread.join(SECONDS)
+        assert not thread.is_alive()
 
 
 def test_a_write_without_a_certificate_does_not_happen(strict: Strict) -> None:
