@@ -14,6 +14,7 @@ from kvstore.client.transport import (
     Transport,
     UnreachableError,
     is_stale_token,
+    last_words,
     refusal,
     words_of,
 )
@@ -128,11 +129,12 @@ class Stream:
     ) -> None:
         reasons = []
         for endpoint in transport.in_order(only):
+            connection = None
             try:
                 connection = endpoint.connect_anew(transport.timeout_seconds)
                 connection.request("POST", path, body, transport.headers() | headers)
             except OSError as error:
-                reasons.append(f"{endpoint.url}: {words_of(error)}")
+                reasons.append(f"{endpoint.url}: {words_of(last_words(connection) or error)}")
                 continue
             assert connection.sock is not None, "a connection without a socket"
             self.endpoint = endpoint

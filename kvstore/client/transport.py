@@ -29,6 +29,7 @@ from kvstore.client.tls import Tls
 from kvstore.errors import RETRYABLE, Code, ErrorKind, KvError, UnknownOutcomeError
 
 CONNECT_SECONDS: Final = 2.0
+LAST_WORDS_SECONDS: Final = 0.1
 PAUSES_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)
 PAUSE_SECONDS_MAX: Final = 0.5
 
@@ -54,6 +55,9 @@ _REFUSED: Final = frozenset(
     }
 )
 """Answers that say, in spite of their code, that nothing has happened."""
+
+_NOT_TRUSTED: Final = "its certificate is not trusted"
+_NO_TLS: Final = "no TLS with it"
 
 STALE_TOKEN: Final = frozenset(
     {ErrorKind.INVALID_AUTH_TOKEN, ErrorKind.AUTH_OLD_REVISION, ErrorKind.USER_EMPTY}
@@ -323,15 +327,18 @@ class Transport:
             connection.sock.settimeout(seconds)
             connection.request("POST", path, body, self.headers())
         except OSError as error:
+            words = words_of(last_words(endpoint.connection) or error)
             endpoint.close()
-            raise UnreachableError(
-                Code.UNAVAILABLE, f"{endpoint.url}: {words_of(error)}"
-            ) from error
+            raise UnreachableError(Code.UNAVAILABLE, f"{endpoint.url}: {words}") from error
         try:
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
             endpoint.close()
+            if _is_closed_door(error):
+                raise UnreachableError(
+                    Code.UNAVAILABLE, f"{endpoint.url}: {words_of(error)}"
+                ) from error
             words = f"no answer from {endpoint.url}: {words_of(error)}"
             if safe:
                 raise UnreachableError(Code.UNAVAILABLE, words) from error
@@ -386,19 +393,41 @@ def is_stale_token(error: KvError) -> bool:
     return _KINDS.get((error.code, error.message)) in STALE_TOKEN
 
 
+def last_words(connection: http.client.HTTPConnection | None) -> Exception | None:
+    """Why a server hung up while a request was being sent, if it said so by an alert of TLS."""
+    if connection is None or not isinstance(connection.sock, ssl.SSLSocket):
+        return None
+    connection.sock.settimeout(LAST_WORDS_SECONDS)
+    try:
+        connection.sock.recv(1)
+    except (OSError, ValueError) as error:
+        return error if _is_closed_door(error) else None
+    return None
+
+
+def _is_closed_door(error: Exception) -> bool:
+    """Whether a server says that it takes no request, for it does not take the certificate.
+
+    With TLS 1.3 a client hears that only after it has sent its request, which nobody has read.
+    """
+    code = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+    words = str(code or "")
+    return "ALERT" in words and ("CERTIFICATE" in words or "UNKNOWN_CA" in words)
+
+
 def _unreachable(reasons: list[str]) -> UnreachableError:
-    return UnreachableError(
-        Code.UNAVAILABLE,
-        f"no endpoint could be reached ({'; '.join(reasons) or 'the time was up'}); "
-        "is a node running there? 'kvstore cluster' starts three",
-    )
+    hint = "is a node running there? 'kvstore cluster' starts three"
+    if any(_NOT_TRUSTED in reason or _NO_TLS in reason for reason in reasons):
+        hint = "look at the scheme, the CA, the certificate and its key (--cacert, --cert, --key)"
+    words = "; ".join(reasons) or "the time was up"
+    return UnreachableError(Code.UNAVAILABLE, f"no endpoint could be reached ({words}); {hint}")
 
 
 def words_of(error: Any) -> str:
     """What an error says, in the fewest words."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
+        return f"{_NOT_TRUSTED}: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason:
         # Such as TLSV13_ALERT_CERTIFICATE_REQUIRED, which is what the server says.
-        return f"no TLS with it: {error.reason.lower().replace('_', ' ')}"
+        return f"{_NO_TLS}: {error.reason.lower().replace('_', ' ')}"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -20,7 +20,9 @@ from kvstore.client.transport import (
     error_for,
     error_of_reason,
     is_stale_token,
+    last_words,
     refusal,
+    words_of,
 )
 from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.types import WatchCreateRequest, WatchRequest, WatchResponse
@@ -163,7 +165,7 @@ class Watch:
                     self._transport.log_in(anew=True)
                     continue
                 except (OSError, http.client.HTTPException, _StreamLostError) as error:
-                    last = f"{endpoint.url}: {error}"
+                    last = f"{endpoint.url}: {words_of(last_words(self._connection) or error)}"
                     self._drop()
                     continue
                 self._position += turn

@@ -261,12 +261,6 @@ async def _view_at(session: aiohttp.ClientSession, url: str, tls: "Port") -> Clu
     try:
         context = tls.dial_context() if is_https(url) else True
         async with session.get(f"{url}/kvstore/cluster", ssl=context) as response:
-            problem = ""
-            if response.connection is not None and response.connection.transport is not None:
-                problem = tls.refusal(response.connection.transport) if is_https(url) else ""
-            if problem:
-                log.warning("%s is not asked who its members are: %s", url, problem)
-                return None
             if response.status == 200 and (response.content_length or 0) <= ANSWER_BYTES_MAX:
                 return _decode_view(await response.read())
     except aiohttp.ClientSSLError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 from kvstore.errors import ConfigError
+from kvstore.tls import names
 from kvstore.tls.settings import DEFAULT_TLS12, TLS12_SUITES, VERSIONS, TlsSettings
 
 log = logging.getLogger("kvstore.tls")
@@ -56,6 +57,7 @@ class _Handshake(ssl.SSLObject):
             if self.sender is not None:
                 self.sender.send_alert(self.outgoing.read())
             raise
+        self.sender = None
 
 
 class ServerContext(ssl.SSLContext):
@@ -70,6 +72,33 @@ class ServerContext(ssl.SSLContext):
         assert isinstance(handshake, _Handshake)
         handshake.outgoing = outgoing
         handshake.sender = shaking_hands.get()
+        return handshake
+
+
+class _Dialling(ssl.SSLObject):
+    """Looks at the name of whoever was dialled, before anything is said to him."""
+
+    settings: TlsSettings
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        allowed_names, allowed_hosts = self.settings.allowed_names, self.settings.allowed_hosts
+        words = names.refusal(self.getpeercert(), allowed_names, allowed_hosts)
+        if words:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, words)
+
+
+class DialContext(ssl.SSLContext):
+    """A context whose handshakes fail with those who are not allowed."""
+
+    settings: TlsSettings
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """As every context does."""
+        self.sslobject_class = _Dialling
+        handshake = super().wrap_bio(*args, **kwargs)
+        assert isinstance(handshake, _Dialling)
+        handshake.settings = self.settings
         return handshake
 
 
@@ -94,13 +123,14 @@ def server_context(settings: TlsSettings) -> ServerContext:
     return context
 
 
-def dial_context(settings: TlsSettings) -> ssl.SSLContext:
+def dial_context(settings: TlsSettings) -> DialContext:
     """For peers that are dialled.
 
     Raises:
         ConfigError: As ``server_context``.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = DialContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.settings = settings
     _shape(context, settings)
     if settings.self_signed and not settings.trusted_ca_file:
         # Who has made a certificate for himself is known to nobody: this keeps listeners out, not
@@ -202,9 +232,11 @@ def reason(error: BaseException) -> str:
     """What went wrong in a handshake or a file, in the fewest words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the other side's certificate is refused: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        # Such as HTTP_REQUEST, or TLSV1_ALERT_UNKNOWN_CA, which is what the other side says.
-        return error.reason.lower().replace("_", " ")
+    # Such as HTTP_REQUEST, or TLSV1_ALERT_UNKNOWN_CA, which is what the other side says. Where it
+    # was not OpenSSL that raised it, there is none.
+    code = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+    if code:
+        return str(code).lower().replace("_", " ")
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

@@ -28,7 +28,7 @@ log = logging.getLogger("kvstore.tls")
 
 HANDSHAKE_SECONDS_MAX: Final = 5.0
 """Several round trips over the slowest network, and no more."""
-SHUTDOWN_SECONDS_MAX: Final = 5.0
+SHUTDOWN_SECONDS_MAX: Final = 10.0
 """How long the other side may take over its farewell, and what was sent before it. By default it
 were thirty seconds, in which a client that never says it keeps the socket.
 """

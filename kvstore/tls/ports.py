@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kvstore.config_values import host_and_port
-from kvstore.tls import names
-from kvstore.tls.contexts import ServerContext, Watched, dial_context, server_context
+from kvstore.tls.contexts import DialContext, ServerContext, Watched, dial_context, server_context
 from kvstore.tls.listener import Ledger, Listener
+from kvstore.tls.rehearsal import rehearse
 from kvstore.tls.self_signed import self_signed
 from kvstore.tls.settings import TlsSettings
 
@@ -40,7 +39,7 @@ class Port:
 
     def __init__(self, settings: TlsSettings, urls: Sequence[str]) -> None:
         self._settings = settings
-        self._dial: Watched[ssl.SSLContext] | None = None
+        self._dial: Watched[DialContext] | None = None
         self._listen: Watched[ServerContext] | None = None
         if any(url.startswith("https://") for url in urls):
             self._listen = Watched(self._build, settings.files)
@@ -55,7 +54,24 @@ class Port:
         assert self._listen is not None, "an https URL that was not told of"
         return Listener(self._listen, self._settings, new_protocol, ledger)
 
-    def dial_context(self) -> ssl.SSLContext:
+    def rehearse(self, hosts: Sequence[str]) -> None:
+        """Tell in the log what other members will refuse, as far as this one can know it."""
+        if self._listen is None:
+            return
+        server, dial = self._listen.current(), self.dial_context()
+        for host in dict.fromkeys(hosts):
+            problem = rehearse(server, dial, host)
+            if problem:
+                log.error(
+                    "other members will not be linked with this one, by what %s, %s and the URL "
+                    "with %s say: %s",
+                    self._settings.flag("cert-file"),
+                    self._settings.flag("trusted-ca-file"),
+                    host,
+                    problem,
+                )
+
+    def dial_context(self) -> DialContext:
         """For a peer whose URL is https.
 
         Raises:
@@ -65,14 +81,6 @@ class Port:
         if self._dial is None:
             self._dial = Watched(lambda: dial_context(self._settings), self._settings.files)
         return self._dial.current()
-
-    def refusal(self, transport: asyncio.BaseTransport) -> str:
-        """Why a peer that was dialled is none of the members; "" if it may be."""
-        if not self._settings.trusted_ca_file:
-            return ""
-        certificate = transport.get_extra_info("peercert")
-        settings = self._settings
-        return names.refusal(certificate, settings.allowed_names, settings.allowed_hosts)
 
 
 def client_port(config: ServerConfig) -> Port:
@@ -100,6 +108,7 @@ def peer_port(config: ServerConfig) -> Port:
     if any(url.startswith("https://") for url in urls):
         # A CA that is missing shall be missed now, and not when somebody is dialled.
         port.dial_context()
+        port.rehearse([host_and_port(url)[0] for url in told if url.startswith("https://")])
     return port
 
 

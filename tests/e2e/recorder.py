@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final, Self
 
-from kvstore.client import Client, prefix_end
+from kvstore.client import Client, Tls, prefix_end
 from kvstore.errors import KvError, UnknownOutcomeError
 from kvstore.types import KeyValue
 from tests.e2e.cluster import Cluster
@@ -27,8 +27,11 @@ class Recorder:
     client said that nothing happened.
     """
 
-    def __init__(self, urls: Sequence[str], prefix: bytes, writers: int = WRITERS) -> None:
+    def __init__(
+        self, urls: Sequence[str], prefix: bytes, writers: int = WRITERS, tls: Tls | None = None
+    ) -> None:
         self.prefix = prefix
+        self._tls = tls
         self.acknowledged: dict[bytes, bytes] = {}
         self.unknown: dict[bytes, bytes] = {}
         self.refused: set[bytes] = set()
@@ -52,7 +55,8 @@ class Recorder:
         try:
             # Each begins with another endpoint; the client goes on to the next when one fails.
             first = number % len(urls)
-            with Client([*urls[first:], *urls[:first]], WRITE_SECONDS) as client:
+            urls = [*urls[first:], *urls[:first]]
+            with Client(urls, WRITE_SECONDS, tls=self._tls) as client:
                 self._write(client, number)
         except Exception as error:  # noqa: BLE001 - a writer that ends must not end unseen
             self.errors.append(error)

@@ -21,3 +21,20 @@ async def test_an_empty_directory_is_no_member_of_an_existing_cluster(
         assert await run(config, stop=stop) == 1
     assert f"--initial-cluster-state is existing, but {data} is empty" in caplog.text
     assert not data.exists()
+
+
+async def test_a_key_that_is_not_there_is_named_before_anything_is_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    cert = str(tmp_path / "c.pem")
+    config = ServerConfig(
+        data_dir=str(data),
+        listen_client_urls=("https://127.0.0.1:1",),
+        cert_file=cert,
+        key_file=str(tmp_path / "k.pem"),
+    )
+    with caplog.at_level(logging.CRITICAL, "kvstore"):
+        assert await run(config) == 1
+    assert f"cannot start: --cert-file {cert}: cannot be read: No such file" in caplog.text
+    assert not data.exists()

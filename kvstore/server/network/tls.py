@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from kvstore.server.network.base import NetworkError
 from kvstore.server.network.handshake import Handshake
 from kvstore.tls.listener import HANDSHAKE_SECONDS_MAX, SHUTDOWN_SECONDS_MAX
 from kvstore.tls.ports import Port
@@ -56,9 +55,8 @@ async def connect(handshake: Handshake, host: str, port: int, tls: Port | None) 
         tls: None: without.
 
     Raises:
-        OSError: Nobody is there, or TLS fails.
+        OSError: Nobody is there, or TLS fails, or its certificate is none of those that may be.
         ConfigError: The files for TLS cannot be used.
-        NetworkError: Its certificate is not one of those that are allowed.
     """
     loop = asyncio.get_running_loop()
     if tls is None:
@@ -72,6 +70,3 @@ async def connect(handshake: Handshake, host: str, port: int, tls: Port | None) 
         ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
         ssl_shutdown_timeout=SHUTDOWN_SECONDS_MAX,
     )
-    refusal = tls.refusal(handshake.transport)
-    if refusal:
-        raise NetworkError(refusal)

@@ -20,7 +20,7 @@ from tests.support.cluster import Cluster
 from tests.support.host import Host
 from tests.support.scenario import scenario
 
-DEMANDED = {
+DEMANDED: dict[str, Any] = {
     "listen_client_urls": ("https://127.0.0.1:2379",),
     "cert_file": "c.pem",
     "key_file": "k.pem",
