@@ -9,7 +9,7 @@ from kvstore import types as t
 from kvstore.api.grpc.calls import Unary
 from kvstore.api.grpc.encode import encode
 from kvstore.api.grpc.face import Face
-from kvstore.api.grpc.streams import EVENTS_AT_ONCE, KEEP_ALIVES_MAX
+from kvstore.api.grpc.stream_calls import EVENTS_AT_ONCE, KEEP_ALIVES_MAX
 from kvstore.api.grpc.table import RPCS
 from kvstore.budget import CountedBudget
 from kvstore.errors import Code, ErrorKind, KvError
