@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.auth.check import Identity
-from kvstore.errors import KvError
+from kvstore.errors import ErrorKind, KvError
 from kvstore.service.auth import AuthCalls
 from kvstore.service.caller import Caller
 from kvstore.service.cluster import ClusterCalls
@@ -15,9 +15,10 @@ from kvstore.service.lease import LeaseCalls
 from kvstore.service.lock import LockCalls
 from kvstore.service.maintenance import MaintenanceCalls
 from kvstore.service.range_stream import RangeStreamCalls
-from kvstore.service.waiting import Waiting
+from kvstore.service.waiting import Waiting, nothing
 from kvstore.service.watch import ServiceWatch, WatchGuard
 from kvstore.types import WatchCreateRequest
+from raft.types import NO_NODE
 
 if TYPE_CHECKING:
     from kvstore.server.node import Node
@@ -53,11 +54,15 @@ class Service(
     def when_leaderless(self, lost: Callable[[KvError], None]) -> Callable[[], None]:
         """Call ``lost`` with NO_LEADER once there has been no leader for three election timeouts.
 
-        For streams that are no watches, whose callers want a leader. At most once.
+        For streams that are no watches, whose callers want a leader. At most once; before this
+        returns if there is none now.
 
         Returns:
             To be called when that is of no interest any more; as often as one likes.
         """
+        if self.node.driver.leader == NO_NODE:
+            lost(ErrorKind.NO_LEADER.error())
+            return nothing
         return self.watches.when_leaderless(lost)
 
     def open_watch(self, caller: Caller, on_ready: Callable[[], None]) -> ServiceWatch:

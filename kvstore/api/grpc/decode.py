@@ -48,8 +48,8 @@ _LENGTH_MAX: Final = (1 << 31) - 1
 
 _VARINT, _FIXED_64, _LENGTH, _GROUP, _END_GROUP, _FIXED_32 = range(6)
 
-# What to do with a field, cheapest and most frequent first.
-_BYTES, _INT64, _BOOL, _MESSAGE, _STRING, _INT32, _UINT64, _UINT32, _PACKED = range(9)
+# What to do with a field: first the varints, then what has a length.
+_INT64, _BOOL, _INT32, _UINT64, _UINT32, _BYTES, _STRING, _MESSAGE, _PACKED = range(9)
 
 _ACTIONS: Final = {
     Kind.BYTES: _BYTES,
@@ -75,7 +75,7 @@ class Malformed(KvError):
 class _Slot:
     """What to do with one tag: which field it is, and how it is read."""
 
-    __slots__ = ("action", "index", "message", "others", "repeated")
+    __slots__ = ("action", "index", "is_plain", "message", "others", "repeated")
 
     def __init__(self, index: int, field: Field, others: tuple[int, ...]) -> None:
         self.index = index
@@ -84,6 +84,7 @@ class _Slot:
         self.message = field.message
         self.others = others
         """The other members of its oneof, which it ends."""
+        self.is_plain = not self.repeated and not others
 
 
 class _Plan:
@@ -190,19 +191,9 @@ def _read(
         number = data[at]
         at += 1
         if number > 127:
-            number, at = _long(data, at - 1, 10)
+            number, at = _long(data, at - 1, 5 if action >= _BYTES else 10)
         value: Any
-        if action == _INT64:
-            value = number if number < _SIGN_64 else number - _MASK_64 - 1
-        elif action == _BOOL:
-            value = number != 0
-        elif action == _INT32:
-            value = _int32(number)
-        elif action == _UINT64:
-            value = number
-        elif action == _UINT32:
-            value = number & _MASK_32
-        else:
+        if action >= _BYTES:
             start = at
             at += number
             if at > end:
@@ -218,19 +209,40 @@ def _read(
             else:
                 _unpack(slot, values, data, start, at)
                 continue
-        if slot.repeated:
-            items = values[slot.index]
-            if items is None:
-                values[slot.index] = [value]
-            else:
-                items.append(value)
-            continue
-        for other in slot.others:
-            values[other] = None
-        values[slot.index] = value
+        elif action == _INT64:
+            value = number if number < _SIGN_64 else number - _MASK_64 - 1
+        else:
+            value = _number(action, number)
+        if slot.is_plain:
+            values[slot.index] = value
+        else:
+            _put(slot, values, value)
     if at != end:
         raise Malformed
     work.fields_left = left
+
+
+def _number(action: int, number: int) -> int:
+    """What a varint means in a field that is no int64."""
+    if action == _BOOL:
+        return number != 0
+    if action == _INT32:
+        return _int32(number)
+    return number if action == _UINT64 else number & _MASK_32
+
+
+def _put(slot: _Slot, values: list[Any], value: Any) -> None:
+    """Add to a list, or end the other members of a oneof."""
+    if not slot.repeated:
+        for other in slot.others:
+            values[other] = None
+        values[slot.index] = value
+        return
+    items = values[slot.index]
+    if items is None:
+        values[slot.index] = [value]
+    else:
+        items.append(value)
 
 
 def _nested(
@@ -286,7 +298,10 @@ def _long(data: bytes, at: int, bytes_max: int) -> tuple[int, int]:
         byte = data[at]
         number |= (byte & 127) << shift
         if byte < 128:
-            if number > (_MASK_64 if bytes_max == 10 else _MASK_32):
+            if bytes_max == 10:
+                # What the tenth byte has beyond 64 bits is dropped, as protobuf does.
+                return number & _MASK_64, at + 1
+            if number > _MASK_32:
                 raise Malformed
             return number, at + 1
         shift += 7

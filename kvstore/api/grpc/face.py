@@ -10,8 +10,8 @@ from kvstore.api.grpc.calls import Calls
 from kvstore.api.grpc.health import Health
 from kvstore.api.grpc.prepared import Prepared
 from kvstore.api.grpc.reflection import reflection_calls
-from kvstore.api.grpc.streams import Streams
-from kvstore.api.grpc.unary import unary_calls
+from kvstore.api.grpc.stream_calls import Streams
+from kvstore.api.grpc.unary_calls import unary_calls
 from kvstore.budget import Budget
 
 

@@ -16,7 +16,7 @@ from kvstore.api.grpc.calls import Call, Exchange, Unary
 from kvstore.api.grpc.decode import decode
 from kvstore.api.grpc.encode import encode
 from kvstore.api.grpc.pb.descriptors import SERVICES
-from kvstore.api.grpc.streams import only_request
+from kvstore.api.grpc.stream_calls import only_request
 from kvstore.errors import Code, KvError
 from kvstore.service.caller import Caller
 from kvstore.types import Record

@@ -29,6 +29,7 @@ from kvstore.types import (
     MemberListResponse,
     PutResponse,
     RangeResponse,
+    RangeStreamResponse,
     RequestOp,
     ResponseHeader,
     ResponseOp,
@@ -105,6 +106,8 @@ class FakeService:
         self.left = []
         """Calls whose caller went away."""
         self.proclaimed = [KeyValue(b"e/4d", 5, 5, 1, b"one"), KeyValue(b"e/4d", 5, 6, 2, b"two")]
+        self.waiting_for_leader = []
+        """Who is to be told that there is no leader."""
         self.failing = {}
         """Reasons of checks that fail."""
 
@@ -209,6 +212,29 @@ class FakeService:
         self.callers.append(caller)
         for left in (2, 1, 0):
             yield SnapshotResponse(None, left, bytes([left]), "3.7.0")
+
+    async def range_stream(self, request, caller):
+        self.calls.append(("range_stream", request))
+        self.callers.append(caller)
+        try:
+            if self.fails_with is not None:
+                raise self.fails_with
+            response = self._headed(self._range(request))
+            for item in response.kvs[:-1]:
+                yield RangeStreamResponse(RangeResponse(None, [item]))
+            response.kvs = response.kvs[-1:]
+            yield RangeStreamResponse(response)
+        finally:
+            self.left.append("range_stream")
+
+    def when_leaderless(self, lost):
+        self.waiting_for_leader.append(lost)
+
+        def leave():
+            if lost in self.waiting_for_leader:
+                self.waiting_for_leader.remove(lost)
+
+        return leave
 
     def checks(self, names, reply):
         reply({name: self.failing.get(name, "") for name in names})

@@ -172,3 +172,35 @@ def test_a_range_in_slices_reads_one_revision_while_others_write_and_compact():
     finish(store.sweep(CountedBudget(1)), CountedBudget(1))
     assert store.swept_revision == store.revision
     assert store.get(b"999") == KeyValue(b"999", 2, 1002, 2, b"new", 0)
+
+
+def piece(store: Store, records_max: int = 1000, bytes_max: int = BIG, **fields: Any):
+    work = store.piece(RangeRequest(**fields), CountedBudget(1), records_max, bytes_max)
+    return finish(work, CountedBudget(1))
+
+
+def test_a_piece_ends_at_its_records_its_bytes_or_the_end_of_the_range():
+    store = filled(600)
+    for n in range(500, 510):
+        store.delete(b"%d" % n)
+    store.publish()
+    found, behind = piece(store, key=b"\0", range_end=b"\0")
+    assert ([record.key for record in found][-1], len(found), behind) == (b"599", 590, None)
+    found, behind = piece(store, 10, key=b"100", range_end=b"\0")
+    assert (len(found), behind) == (10, b"109")
+    found, behind = piece(store, key=b"100", range_end=b"\0", bytes_max=1)
+    assert (len(found), behind) == (1, b"100")
+    found, behind = piece(store, key=b"499", range_end=b"511", keys_only=True)
+    assert [(record.key, record.value) for record in found] == [(b"499", b""), (b"510", b"")]
+    assert piece(store, key=b"5", range_end=b"5") == ([], None)
+    found, _ = piece(store, key=b"500", range_end=b"501", revision=store.revision - 1)
+    assert [record.key for record in found] == [b"500"]
+    assert not store.is_pinned
+
+
+def test_a_piece_is_read_at_a_revision_that_can_be_read():
+    store = filled(3)
+    store.compact(3)
+    with pytest.raises(KvError) as raised:
+        piece(store, key=b"a", revision=2)
+    assert raised.value == ErrorKind.COMPACTED.error()
