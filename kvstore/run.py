@@ -148,6 +148,10 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
         max_txn_ops=config.max_txn_ops,
         max_connections=config.max_connections,
         watch_bytes_max=config.watch_bytes_max,
+        max_streams=config.max_concurrent_streams,
+        keepalive_min_seconds=config.grpc_keepalive_min_time_ms / 1000,
+        keepalive_interval_seconds=config.grpc_keepalive_interval_ms / 1000,
+        keepalive_timeout_seconds=config.grpc_keepalive_timeout_ms / 1000,
     )
     metrics = Metrics(node)
     access = Access(config.host_whitelist, config.cors)
@@ -155,7 +159,11 @@ async def _serve(node: Node, stop: asyncio.Event, on_ready: Callable[[Node], Non
     metrics.add_door(door.counters)
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await door.start(config.listen_client_urls, config.listen_metrics_urls)
+        await door.start(
+            config.listen_client_urls,
+            config.listen_metrics_urls,
+            config.listen_client_http_urls,
+        )
         readiness = asyncio.ensure_future(node.ready.wait())
         ends: set[asyncio.Future[Any]] = {stopping, node.failed}
         await asyncio.wait({readiness, *ends}, return_when=asyncio.FIRST_COMPLETED)

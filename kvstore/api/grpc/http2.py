@@ -95,7 +95,7 @@ class Http2Connection(Connection, Generic[H]):
         self._block_flags = self._block_frames = self._block_stream = 0
         self._window_in = WINDOW_IN_BYTES
         own_settings = {
-            MAX_CONCURRENT_STREAMS: limits.max_streams,
+            MAX_CONCURRENT_STREAMS: min(limits.max_streams, STREAM_ID_MAX),
             MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES_MAX,
         }
         self.outbox.frames += (

@@ -55,6 +55,7 @@ class Outbox:
         "frames",
         "initial_window",
         "is_writable",
+        "moved_at",
         "pending_bytes",
         "was_served",
         "window",
@@ -70,6 +71,8 @@ class Outbox:
         """Whether the socket takes more."""
         self.pending_bytes = 0
         """DATA that waits."""
+        self.moved_at = 0.0
+        """When any of it last left; seconds."""
         self.data_frames = 0
         self.was_served = False
         """Whether a head or DATA left since somebody last looked here."""
@@ -114,6 +117,17 @@ class Outbox:
         else:
             self.frames.append(ending)
             stream.on_sent()
+
+    def has_stalled(self, stream: Sender, now: float, seconds: float) -> bool:
+        """Whether the client has for so long given no window to DATA that waits.
+
+        What the socket does not take is another matter, and the server's to judge.
+        """
+        if not stream.pending or not self.is_writable:
+            return False
+        if stream.window_out <= 0:
+            return now >= stream.moved_at + seconds
+        return self.window <= 0 and now >= max(self.moved_at, stream.moved_at) + seconds
 
     def drop(self, stream: Sender) -> None:
         """Nobody wants what waits there."""
@@ -171,7 +185,7 @@ class Outbox:
         self.window -= size
         stream.pending_bytes -= size
         self.pending_bytes -= size
-        stream.moved_at = now
+        stream.moved_at = self.moved_at = now
         self.data_frames += 1
         self.was_served = True
         if not pending and stream.ending is not None:
