@@ -62,6 +62,15 @@ class ServerConfig(TlsConfig, frozen=True, kw_only=True):
         tuple[str, ...],
         Setting(flag="listen-client-urls", help="URLs to listen on for clients."),
     ] = ("http://localhost:2379",)
+    listen_client_http_urls: Annotated[
+        tuple[str, ...],
+        Setting(
+            flag="listen-client-http-urls",
+            help="URLs for HTTP alone; --listen-client-urls then serve gRPC alone.",
+            shown_default="none",
+            optional=True,
+        ),
+    ] = ()
     listen_metrics_urls: Annotated[
         tuple[str, ...],
         Setting(
@@ -178,6 +187,34 @@ class ServerConfig(TlsConfig, frozen=True, kw_only=True):
             flag="max-connections",
             help="Most client connections at a time; more are refused.",
             minimum=1,
+        ),
+    ] = 20_000
+    max_concurrent_streams: Annotated[
+        int,
+        Setting(flag="max-concurrent-streams", help="Most gRPC calls on a connection.", minimum=1),
+    ] = 4096
+    grpc_keepalive_min_time_ms: Annotated[
+        int,
+        Setting(
+            flag="grpc-keepalive-min-time", help="How often gRPC clients may ping.", duration=True
+        ),
+    ] = 5_000
+    grpc_keepalive_interval_ms: Annotated[
+        int,
+        Setting(
+            flag="grpc-keepalive-interval",
+            help="Ping gRPC clients so often.",
+            minimum=1,
+            duration=True,
+        ),
+    ] = 7_200_000
+    grpc_keepalive_timeout_ms: Annotated[
+        int,
+        Setting(
+            flag="grpc-keepalive-timeout",
+            help="Wait so long for an answer.",
+            minimum=1,
+            duration=True,
         ),
     ] = 20_000
     max_watch_streams: Annotated[

@@ -50,7 +50,6 @@ ABSENT: Final[dict[str, Absent]] = {
     **_refused(_NO_DISCOVERY, "discovery-token", "discovery-endpoints"),
     **_refused("a member cannot leave its cluster", "force-new-cluster", harmless=("false",)),
     **_refused("there is no proxy", "proxy", harmless=("off",)),
-    **_refused("all is served at --listen-client-urls", "listen-client-http-urls"),
     **_refused(_NO_V2, "enable-v2", harmless=("false",)),
     **_refused(_NO_V2, "enable-v2v3"),
     # --- Ignored, with a warning ---
@@ -85,8 +84,7 @@ ABSENT: Final[dict[str, Absent]] = {
     **_silent("discovery-fallback", "discovery-proxy", "discovery-srv-name"),
     **_silent("proxy-failure-wait", "proxy-refresh-interval", "proxy-dial-timeout"),
     **_silent("proxy-write-timeout", "proxy-read-timeout", "v2-deprecation"),
-    **_silent("log-rotation-config-json", "max-concurrent-streams", "grpc-keepalive-min-time"),
-    **_silent("grpc-keepalive-interval", "grpc-keepalive-timeout", "backend-bbolt-freelist-type"),
+    **_silent("log-rotation-config-json", "backend-bbolt-freelist-type"),
     **_silent("backend-batch-interval", "backend-batch-limit", "compact-hash-check-time"),
     **_silent("compaction-batch-limit", "compaction-sleep-interval", "downgrade-check-time"),
     **_silent("txn-mode-write-with-shared-buffer", "bootstrap-defrag-threshold-megabytes"),

@@ -387,6 +387,19 @@ def _metric(
     return metric
 
 
+class Http2Counts(Protocol):
+    """What is counted of HTTP/2 and gRPC (``kvstore/api/limits.py``)."""
+
+    answers: list[int]
+    broken_connections: int
+    client_resets: int
+    connections_open: int
+    floods: int
+    refused_streams: int
+    stream_faults: int
+    untaken: int
+
+
 class DoorCounts(Protocol):
     """What the front door counts (``kvstore/api/limits.py``)."""
 
@@ -401,6 +414,10 @@ class DoorCounts(Protocol):
     requests: int
     streams_open: int
     surprises: int
+
+    @property
+    def http2(self) -> Http2Counts:
+        """Of HTTP/2 and gRPC."""
 
 
 _DOOR_SAMPLES: Final = (
@@ -442,6 +459,16 @@ _DOOR_SAMPLES: Final = (
 )
 
 
+_HTTP2_COUNTERS: Final = (
+    ("broken_connections", "Connections ended because the client broke a rule."),
+    ("client_resets", "Calls that the client took back."),
+    ("floods", "Connections ended because the client did too much of something useless."),
+    ("refused_streams", "Calls refused because the client had too many at a time."),
+    ("stream_faults", "Calls ended because the client broke a rule."),
+    ("untaken", "Answers that the client did not take in time."),
+)
+
+
 class DoorCollector:
     """Reads the front door's counters for prometheus-client."""
 
@@ -455,6 +482,15 @@ class DoorCollector:
             yield _metric(name, kind, text, [({}, float(getattr(counts, attribute)))])
         rows = [({"code": str(code)}, float(n)) for code, n in sorted(counts.answers.items())]
         yield _metric("kvstore_http_answers_total", "counter", "Answers by status.", rows)
+        http2 = counts.http2
+        for name, text in _HTTP2_COUNTERS:
+            value = float(getattr(http2, name))
+            yield _metric(f"kvstore_http2_{name}_total", "counter", text, [({}, value)])
+        text = "HTTP/2 connections open now."
+        value = float(http2.connections_open)
+        yield _metric("kvstore_http2_connections_open", "gauge", text, [({}, value)])
+        rows = [({"code": str(code)}, float(n)) for code, n in enumerate(http2.answers) if n]
+        yield _metric("kvstore_grpc_answers_total", "counter", "Calls answered, by code.", rows)
 
 
 class Metrics:

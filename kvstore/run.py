@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.api.access import Access
 from kvstore.api.front_door import FrontDoor
+from kvstore.api.grpc.face import Face
 from kvstore.api.limits import ApiLimits
 from kvstore.errors import ConfigError, KvstoreError, RemovedError
 from kvstore.metrics import Metrics
@@ -160,14 +161,24 @@ async def _serve(
         max_txn_ops=config.max_txn_ops,
         max_connections=config.max_connections,
         watch_bytes_max=config.watch_bytes_max,
+        max_streams=config.max_concurrent_streams,
+        keepalive_min_seconds=config.grpc_keepalive_min_time_ms / 1000,
+        keepalive_interval_seconds=config.grpc_keepalive_interval_ms / 1000,
+        keepalive_timeout_seconds=config.grpc_keepalive_timeout_ms / 1000,
     )
     metrics = Metrics(node)
     access = Access(config.host_whitelist, config.cors)
-    door = FrontDoor(Service(node), limits, metrics.render, node.read_budget, access, tls)
+    service = Service(node)
+    grpc = Face(service, limits.watch_bytes_max, node.read_budget)
+    door = FrontDoor(service, limits, metrics.render, node.read_budget, access, tls, grpc)
     metrics.add_door(door.counters)
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await door.start(config.listen_client_urls, config.listen_metrics_urls)
+        await door.start(
+            config.listen_client_urls,
+            config.listen_metrics_urls,
+            config.listen_client_http_urls,
+        )
         readiness = asyncio.ensure_future(node.ready.wait())
         ends: set[asyncio.Future[Any]] = {stopping, node.failed}
         await asyncio.wait({readiness, *ends}, return_when=asyncio.FIRST_COMPLETED)

@@ -14,7 +14,8 @@ _TOKEN: Final = istr("Grpc-Metadata-Token")
 _TIMEOUT: Final = istr("Grpc-Timeout")
 _HAS_LEADER: Final = istr("Grpc-Metadata-Hasleader")
 _API_VERSION: Final = istr("Grpc-Metadata-Client-Api-Version")
-_BEARER: Final = "Bearer "
+BEARER: Final = "Bearer "
+"""May stand before a token."""
 
 _TIMEOUT_TEXT: Final = re.compile(r"([-+]?[0-9]{1,18})([HMSmun])")
 _UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -33,7 +34,7 @@ def caller_of(headers: MultiMapping[str], waited_seconds: float = 0.0) -> Caller
         KvError: the timeout cannot be read, or the version of the client's API is not UTF-8.
     """
     version = headers.get(_API_VERSION)
-    if version is not None and not _is_unicode(version):
+    if version is not None and not is_unicode(version):
         raise ErrorKind.INVALID_CLIENT_API_VERSION.error()
     token = headers.get(_TOKEN)
     if token is None:
@@ -45,13 +46,13 @@ def caller_of(headers: MultiMapping[str], waited_seconds: float = 0.0) -> Caller
     if token is None and timeout is None and has_leader is None:
         return ANYBODY
     return Caller(
-        token.removeprefix(_BEARER) if token else None,
+        token.removeprefix(BEARER) if token else None,
         None if timeout is None else _seconds_left(timeout, waited_seconds),
         has_leader == "true",
     )
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Whether a header was UTF-8: bytes that were not are lone surrogates now."""
     try:
         text.encode()

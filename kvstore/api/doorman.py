@@ -1,8 +1,8 @@
 """The first bytes of a connection decide who speaks with it.
 
-Today everything that is HTTP/1 goes to aiohttp. The doorman waits for the first head, so that a
-client that never finishes it costs a small object and not a server's worth of state, and knows an
-HTTP/2 preface when it sees one.
+HTTP/1 goes to aiohttp, HTTP/2 to gRPC. The doorman waits for the first head, so that a client that
+never finishes it costs a small object and not a server's worth of state. HTTP/2 has a preface in
+its place.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ HEAD_BYTES_MAX: Final = 32 * 1024
 """A first head longer than this is passed on as it is: the parser has limits and words for it."""
 
 _HTTP2: Final = b"PRI * HTTP/2"
+_PREFACE_BYTES: Final = 24
 _HEAD_END: Final = b"\r\n\r\n"
 
 
@@ -28,11 +29,19 @@ class House(Protocol):
     def leave(self, doorman: "Doorman") -> None:
         """It went, with nothing asked for."""
 
+    def refusal(self, *, is_http2: bool) -> bytes | None:
+        """What a client is told whose HTTP is not spoken here; None if it is."""
+
     def admit(self, doorman: "Doorman", transport: asyncio.Transport, first: bytes) -> None:
         """Serve a connection whose first head is there, in the doorman's stead."""
 
     def count_late(self) -> None:
         """A client did not finish its head in time."""
+
+
+def is_http2(first: bytes) -> bool:
+    """Whether a connection's first bytes are those of HTTP/2 (RFC 9113 §3.4)."""
+    return first.startswith(_HTTP2)
 
 
 def refusal(status_line: str, code: Code, message: str) -> bytes:
@@ -85,10 +94,16 @@ class Doorman(asyncio.Protocol):
         if transport is None or self._timer is None:
             return
         first = self._first = self._first + data
-        if first.startswith(_HTTP2):
-            message = "HTTP/2 (gRPC) is not served here; use the JSON API over HTTP/1.1"
-            self._refuse("505 HTTP Version Not Supported", Code.UNIMPLEMENTED, message)
-        elif _HEAD_END in first or len(first) > HEAD_BYTES_MAX:
+        speaks_http2 = is_http2(first)
+        if speaks_http2:
+            is_complete = len(first) >= _PREFACE_BYTES
+        else:
+            is_complete = _HEAD_END in first or len(first) > HEAD_BYTES_MAX
+        if is_complete:
+            words = self._house.refusal(is_http2=speaks_http2)
+            if words is not None:
+                self._end(words)
+                return
             self._timer.cancel()
             self._timer = self._transport = None
             self._house.admit(self, transport, first)
@@ -111,9 +126,12 @@ class Doorman(asyncio.Protocol):
         self._refuse("408 Request Timeout", Code.DEADLINE_EXCEEDED, message)
 
     def _refuse(self, status_line: str, code: Code, message: str) -> None:
+        self._end(refusal(status_line, code, message))
+
+    def _end(self, words: bytes) -> None:
         transport = self._transport
         if transport is not None:
-            transport.write(refusal(status_line, code, message))
+            transport.write(words)
             transport.close()
         self._gone()
 

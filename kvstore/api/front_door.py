@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from kvstore.api.access import Access
 from kvstore.api.backend import Service
-from kvstore.api.doorman import Doorman
+from kvstore.api.doorman import Doorman, is_http2, refusal
 from kvstore.api.faces import Faces
+from kvstore.api.grpc.calls import Face
+from kvstore.api.grpc.server import GrpcServer
 from kvstore.api.http1 import Clock, Lane
 from kvstore.api.http1_server import Handler, HttpServer
 from kvstore.api.limits import ApiLimits, Counters
@@ -16,6 +18,7 @@ from kvstore.api.tls_ledger import TlsLedger
 from kvstore.budget import Budget
 from kvstore.config_tls import is_https
 from kvstore.config_values import host_and_port
+from kvstore.errors import Code
 from kvstore.tls.listener import Listener
 from kvstore.tls.ports import Port
 
@@ -36,6 +39,7 @@ class FrontDoor:
         new_budget: makes the budget of a slice of work on the loop.
         access: who may ask.
         tls: for https URLs.
+        grpc: what is served over gRPC; None: HTTP/2 is refused.
 
     To be made on the event loop that it serves.
     """
@@ -48,20 +52,30 @@ class FrontDoor:
         new_budget: Callable[[], Budget],
         access: Access = EVERYBODY,
         tls: Port | None = None,
+        grpc: Face | None = None,
     ) -> None:
         self.counters = Counters()
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._lane = Lane(Clock(self._loop), limits.stall_seconds, access)
         self._faces = Faces(service, limits, self._lane, self.counters, metrics, new_budget, access)
-        self._clients = self._doorway(self._faces.handle)
-        self._watchers = self._doorway(self._faces.handle_metrics)
+        self._http = self._http_server(self._faces.handle)
+        self._metrics = self._http_server(self._faces.handle_metrics)
+        self._grpc: GrpcServer | None = None
+        self._grpc_face = grpc
+        if grpc is not None:
+            self._grpc = GrpcServer(grpc.calls, limits, self.counters, self._loop, self._count_lost)
+        self._doorways: list[Doorway] = []
         self._listeners: list[asyncio.Server | Listener] = []
         self._tls = tls
 
-    def _doorway(self, handler: Handler) -> "Doorway":
-        server = HttpServer(handler, self._limits, self.counters, self._count_lost)
-        return Doorway(server, self._limits, self.counters, self._loop)
+    def _http_server(self, handler: Handler) -> HttpServer:
+        return HttpServer(handler, self._limits, self.counters, self._count_lost)
+
+    def _doorway(self, http: HttpServer | None, grpc: GrpcServer | None) -> "Doorway":
+        doorway = Doorway(http, grpc, self._limits, self.counters, self._loop)
+        self._doorways.append(doorway)
+        return doorway
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -72,21 +86,33 @@ class FrontDoor:
             for listener_socket in listener.sockets
         ]
 
-    async def start(self, urls: Sequence[str], metrics_urls: Sequence[str] = ()) -> None:
+    async def start(
+        self,
+        urls: Sequence[str],
+        metrics_urls: Sequence[str] = (),
+        http_urls: Sequence[str] = (),
+    ) -> None:
         """Listen on each of ``http://host:port`` and ``https://host:port``.
 
         Args:
-            urls: where clients are served.
+            urls: where clients are served, over HTTP/1 and gRPC.
             metrics_urls: where metrics and health are, and nothing else.
+            http_urls: where HTTP/1 is served alone; if there is any, ``urls`` are for gRPC alone.
 
         Raises:
             OSError: an address is in use or not ours.
         """
+        clients = self._doorway(None if http_urls else self._http, self._grpc)
         for url in urls:
-            await self._listen(url, self._clients)
-            log.info("serving clients on %s", url)
+            await self._listen(url, clients)
+            log.info("serving clients on %s%s", url, " (gRPC only)" if http_urls else "")
+        http_clients = self._doorway(self._http, None)
+        for url in http_urls:
+            await self._listen(url, http_clients)
+            log.info("serving clients on %s (HTTP only)", url)
+        watchers = self._doorway(self._metrics, None)
         for url in metrics_urls:
-            await self._listen(url, self._watchers)
+            await self._listen(url, watchers)
             log.info("serving metrics and health on %s", url)
 
     async def _listen(self, url: str, doorway: "Doorway") -> None:
@@ -115,10 +141,19 @@ class FrontDoor:
         self._lane.is_draining = True
         for listener in self._listeners:
             listener.close()
+        for doorway in self._doorways:
+            doorway.close()
         self._faces.end_streams()
-        await asyncio.gather(
-            self._clients.close(grace_seconds), self._watchers.close(grace_seconds)
-        )
+        if self._grpc_face is not None:
+            self._grpc_face.drain()
+        servers: list[Coroutine[Any, Any, None]] = []
+        for server in (self._http, self._metrics):
+            server.pre_shutdown()
+            # aiohttp waits so long twice, before and after it tells handlers; 0 would be for ever.
+            servers.append(server.shutdown(max(grace_seconds / 2, 0.001)))
+        if self._grpc is not None:
+            servers.append(self._grpc.close(grace_seconds))
+        await asyncio.gather(*servers)
         for listener in self._listeners:
             await listener.wait_closed()
 
@@ -127,25 +162,28 @@ class FrontDoor:
 
 
 class Doorway:
-    """The way in to one server, and the doormen who stand in it.
+    """The way in to the servers of an address, and the doormen who stand in it.
 
     Args:
-        server: serves the connections.
+        http: serves connections of HTTP/1; None: they are refused.
+        grpc: serves connections of HTTP/2; None: they are refused.
         limits: of connections.
         counters: what is counted.
         loop: the event loop.
     """
 
-    __slots__ = ("_counters", "_doormen", "_limits", "_loop", "_server")
+    __slots__ = ("_counters", "_doormen", "_grpc", "_http", "_limits", "_loop")
 
     def __init__(
         self,
-        server: HttpServer,
+        http: HttpServer | None,
+        grpc: GrpcServer | None,
         limits: ApiLimits,
         counters: Counters,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._server = server
+        self._http = http
+        self._grpc = grpc
         self._limits = limits
         self._counters = counters
         self._loop = loop
@@ -155,13 +193,10 @@ class Doorway:
         """Somebody for a new connection."""
         return Doorman(self, self._loop.call_later, self._limits.head_seconds)
 
-    async def close(self, grace_seconds: float) -> None:
-        """Send away whoever waits, finish what is under way, and close."""
+    def close(self) -> None:
+        """Send away whoever waits."""
         for doorman in list(self._doormen):
             doorman.close()
-        self._server.pre_shutdown()
-        # aiohttp waits so long twice, before and after it tells handlers, and 0 would be for ever.
-        await self._server.shutdown(max(grace_seconds / 2, 0.001))
 
     # What the doormen need.
 
@@ -181,10 +216,22 @@ class Doorway:
         self._doormen.discard(doorman)
         self._counters.connections_open -= 1
 
+    def refusal(self, *, is_http2: bool) -> bytes | None:
+        """What a client is told whose HTTP is not spoken at this address; None if it is."""
+        if is_http2 and self._grpc is None:
+            message = "HTTP/2 (gRPC) is not served here; use the JSON API over HTTP/1.1"
+            return refusal("505 HTTP Version Not Supported", Code.UNIMPLEMENTED, message)
+        if not is_http2 and self._http is None:
+            message = "only gRPC is served here; HTTP is at --listen-client-http-urls"
+            return refusal("421 Misdirected Request", Code.UNIMPLEMENTED, message)
+        return None
+
     def admit(self, doorman: Doorman, transport: asyncio.Transport, first: bytes) -> None:
         """Serve a connection whose first head is there."""
         self._doormen.discard(doorman)
-        connection = self._server()
+        server = self._grpc if is_http2(first) else self._http
+        assert server is not None, "who is not served is refused first"
+        connection = server()
         transport.set_protocol(connection)
         connection.connection_made(transport)
         connection.data_received(first)

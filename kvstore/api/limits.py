@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from kvstore.errors import Code
+
 KIB: Final = 1024
 ENVELOPE_BYTES: Final = 512 * KIB
 """How much longer than the largest write a request may be, as etcd's receive limit has it."""
@@ -30,6 +32,18 @@ class ApiLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long a connection may be idle between requests, or take over a later head."""
     linger_seconds: float = 2.0
     """How long the rest of a refused body is read, so that the client gets to see the answer."""
+    max_streams: int = 4096
+    """Most calls at a time on one HTTP/2 connection; more are refused, to be tried again."""
+    keepalive_min_seconds: float = 5.0
+    """How often a gRPC client with a call under way may ping."""
+    keepalive_interval_seconds: float = 7200.0
+    """After how long a silence a gRPC client is pinged."""
+    keepalive_timeout_seconds: float = 20.0
+    """How long it may take to answer that."""
+    idle_connection_seconds: float = 1800.0
+    """How long an HTTP/2 connection may be without a call."""
+    unsent_bytes_max: int = 64 * 1024 * KIB
+    """Bytes of answers that a gRPC client has left waiting, beyond which it gets none."""
 
     @property
     def raw_body_bytes_max(self) -> int:
@@ -47,6 +61,38 @@ class ApiLimits(msgspec.Struct, frozen=True, kw_only=True):
         return 64 * self.max_txn_ops + 8192
 
 
+class Http2Counters:
+    """Plain numbers about HTTP/2 and gRPC."""
+
+    __slots__ = (
+        "answers",
+        "broken_connections",
+        "client_resets",
+        "connections_open",
+        "floods",
+        "refused_streams",
+        "stream_faults",
+        "untaken",
+    )
+
+    def __init__(self) -> None:
+        self.answers = [0] * len(Code)
+        """Unary answers by gRPC code."""
+        self.broken_connections = 0
+        """Connections that ended because the client broke a rule."""
+        self.client_resets = 0
+        """Calls that the client took back."""
+        self.connections_open = 0
+        self.floods = 0
+        """Connections that ended because the client did too much of something useless."""
+        self.refused_streams = 0
+        """Calls refused because the client had too many at a time."""
+        self.stream_faults = 0
+        """Calls that ended because the client broke a rule."""
+        self.untaken = 0
+        """Answers that the client did not take, in time or before it asked for more."""
+
+
 class Counters:
     """Plain numbers, for whoever exports them."""
 
@@ -57,6 +103,7 @@ class Counters:
         "connections_refused",
         "handshakes_failed",
         "handshakes_open",
+        "http2",
         "late_heads",
         "malformed",
         "requests",
@@ -74,6 +121,7 @@ class Counters:
         """TLS handshakes that came to nothing."""
         self.handshakes_open = 0
         """TLS handshakes under way; they are among the open connections."""
+        self.http2 = Http2Counters()
         self.late_heads = 0
         self.malformed = 0
         """Requests that are not HTTP."""

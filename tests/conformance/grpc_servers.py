@@ -26,7 +26,8 @@ from kvstore.errors import Code
 from kvstore.types import Record
 from tests.conformance.answers import Answer
 from tests.conformance.calls import Call, headers, payload
-from tests.conformance.servers import CALL_SECONDS, HOST, STREAM_SECONDS, Server, Stream
+from tests.conformance.servers import CALL_SECONDS, STREAM_SECONDS, Server, Stream
+from tests.e2e.cluster import HOST
 
 _POOL: Final = DescriptorPool()
 for _file in FILES.values():

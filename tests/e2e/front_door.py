@@ -21,7 +21,7 @@ WAIT_SECONDS = 5.0
 class House:
     """A front door on a free port of the loopback, before a service of one dict."""
 
-    def __init__(self, access=EVERYBODY, **limits):
+    def __init__(self, access=EVERYBODY, grpc=None, **limits):
         self.service = FakeService()
         self.door = FrontDoor(
             self.service,
@@ -29,6 +29,7 @@ class House:
             lambda: b"# HELP up\nup 1\n",
             lambda: CountedBudget(1000),
             access,
+            grpc=grpc,
         )
         self.port = 0
         self.connections = []
@@ -159,9 +160,9 @@ def on_both_loops(test):
 
 
 @contextlib.asynccontextmanager
-async def house(access=EVERYBODY, **limits):
+async def house(access=EVERYBODY, grpc=None, **limits):
     """A house that is empty again when the test is over."""
-    place = House(access, **limits)
+    place = House(access, grpc, **limits)
     await place.open()
     try:
         yield place

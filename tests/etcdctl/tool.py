@@ -136,7 +136,7 @@ class Running:
                 line = self._lines.get(timeout=max(deadline - time.monotonic(), 0.01))
             except queue.Empty:
                 self.kill()
-                message = f"{self._process.args}: only {found}, {self._process.stderr}"
+                message = f"{self._process.args!r}: only {found}"
                 raise AssertionError(message) from None
             if line is None:
                 break

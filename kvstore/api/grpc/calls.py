@@ -59,3 +59,13 @@ Call: TypeAlias = Unary | Streaming
 
 Calls: TypeAlias = dict[str, Call]
 """By path: ``/etcdserverpb.KV/Put``."""
+
+
+class Face(Protocol):
+    """What is served over gRPC."""
+
+    calls: Calls
+    """By path."""
+
+    def drain(self) -> None:
+        """The server stops: whoever asks after its health is told so."""

@@ -229,6 +229,7 @@ class House:
         self.inside = 0
         self.admitted = []
         self.late = 0
+        self.refusals = {}
         self.timers = []
 
     def enter(self, doorman):
@@ -237,6 +238,9 @@ class House:
 
     def leave(self, doorman):
         self.inside -= 1
+
+    def refusal(self, is_http2):
+        return self.refusals.get(is_http2)
 
     def admit(self, doorman, transport, first):
         self.admitted.append(first)
@@ -295,16 +299,25 @@ def test_a_head_longer_than_any_is_left_to_the_parser():
     assert house.admitted == [b"x" * (HEAD_BYTES_MAX + 1)]
 
 
-def test_http2_is_refused_in_words():
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def test_http2_is_admitted_once_its_preface_is_there():
     house = House()
+    doorman, _ = house.knock()
+    doorman.data_received(PREFACE[:23])
+    assert house.admitted == []
+    doorman.data_received(PREFACE[23:] + b"more")
+    assert house.admitted == [PREFACE + b"more"]
+
+
+@pytest.mark.parametrize("first", [PREFACE, HEAD])
+def test_what_is_not_spoken_here_is_refused_in_words(first):
+    house = House()
+    house.refusals[first == PREFACE] = b"HTTP/1.1 505 No\r\n\r\n"
     doorman, transport = house.knock()
-    doorman.data_received(b"PRI * HTT")
-    assert not transport.closed
-    doorman.data_received(b"P/2.0\r\n\r\nSM\r\n\r\n")
-    head, _, body = transport.written.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 505 ")
-    assert b"Content-Length: %d" % len(body) in head
-    assert "HTTP/2" in json.loads(body)["message"]
+    doorman.data_received(first)
+    assert transport.written == b"HTTP/1.1 505 No\r\n\r\n"
     assert (transport.closed, house.admitted, house.inside) == (True, [], 0)
 
 

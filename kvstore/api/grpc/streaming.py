@@ -1,0 +1,226 @@
+"""Streaming calls, a task each: the stream is their ``Exchange``."""
+
+import asyncio
+import logging
+from asyncio import TimerHandle
+from typing import TYPE_CHECKING, Final
+
+from kvstore.api.grpc import answers
+from kvstore.api.grpc.answers import PREFIX, PREFIX_BYTES
+from kvstore.api.grpc.call_stream import CallStream, cut_short, out_of_time
+from kvstore.api.grpc.calls import Streaming
+from kvstore.api.grpc.frames import ErrorCode
+from kvstore.api.grpc.heads import Head
+from kvstore.api.grpc.lifecycle import Connection
+from kvstore.api.grpc.outbox import Piece
+from kvstore.api.running import internal_error
+from kvstore.errors import Code, ErrorKind, KvError
+
+if TYPE_CHECKING:
+    from kvstore.api.grpc.server import Lane
+
+log = logging.getLogger("kvstore.api")
+
+ROOM_BYTES: Final = 64 * 1024
+"""A stream that has less than this waiting may send more."""
+
+
+class StreamingCall(CallStream):
+    """One streaming call.
+
+    Args:
+        lane: what it needs of the server.
+        connection: whose stream it is.
+        stream_id: its number.
+        head: the head of the call.
+        call: the call.
+    """
+
+    __slots__ = (
+        "_call",
+        "_error",
+        "_fault",
+        "_is_open",
+        "_reader",
+        "_task",
+        "_timer",
+        "_writer",
+    )
+    is_eager = True
+
+    def __init__(
+        self, lane: "Lane", connection: Connection, stream_id: int, head: Head, call: Streaming
+    ) -> None:
+        super().__init__(lane, connection, stream_id, head)
+        self._call = call
+        self._error: KvError | None = None
+        """Why we ended it."""
+        self._fault: KvError | None = None
+        """What is wrong with what the client sent."""
+        self._is_open = False
+        """Whether its head is out."""
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: TimerHandle | None = None
+
+    # --- An exchange ------------------------------------------------------------------------------
+
+    async def receive(self) -> bytes | None:
+        """The next message; None once the client has said all.
+
+        Raises:
+            KvError: what came is no message, or a longer one than is taken.
+            ConnectionError: nobody is there any more.
+        """
+        while True:
+            assembly = self._assembly
+            if assembly is not None and assembly.messages:
+                message = assembly.messages.popleft()
+                self.unconsumed_bytes -= PREFIX_BYTES + len(message.body)
+                self.connection.refill(self)
+                self._lane.wake(self.connection)
+                return self.open_message(message)
+            if self._fault is not None:
+                raise self._fault
+            self._check_there()
+            if self.is_client_done:
+                return None
+            self._reader = self._lane.new_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    async def send(self, messages: list[bytes]) -> None:
+        """Write messages; returns when there is room for more.
+
+        Raises:
+            ConnectionError: nobody is there any more.
+        """
+        self._check_there()
+        outbox = self.connection.outbox
+        if not self._is_open:
+            self._is_open = True
+            outbox.frames.append(answers.head(self.id))
+        parts: list[bytes] = []
+        for message in messages:
+            parts += (PREFIX.pack(0, len(message)), message)
+        pieces: list[Piece] = [b"".join(parts)]
+        size = len(pieces[0])
+        if size:
+            outbox.send(self, pieces, size, self._lane.now())
+        self._lane.wake(self.connection)
+        while self.pending_bytes > ROOM_BYTES:
+            self._writer = self._lane.new_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+            self._check_there()
+
+    def _check_there(self) -> None:
+        if self.is_over or self.is_answered:
+            raise ConnectionResetError("the client is gone")
+
+    # --- Its life ---------------------------------------------------------------------------------
+
+    def on_open(self) -> None:
+        """Start."""
+        lane = self._lane
+        caller = self._head.caller
+        if lane.is_stopping:
+            self.fail(ErrorKind.STOPPED.error())
+            return
+        if caller.timeout_seconds is not None:
+            if caller.timeout_seconds == 0:
+                self.fail(out_of_time())
+                return
+            self._timer = lane.call_later(caller.timeout_seconds, self._expire)
+        lane.streaming[self] = None
+        lane.count_streams(1)
+        self._task = lane.new_task(self._call(self, caller))
+        self._task.add_done_callback(self._on_done)
+
+    def on_data(self, data: bytes, start: int, end: int, *, is_last: bool) -> None:
+        """A piece of what the client says."""
+        if self._fault is not None:
+            self.unconsumed_bytes = 0
+            return
+        try:
+            assembly = self.gather(data, start, end)
+            if is_last and assembly.part_bytes:
+                raise cut_short()
+        except KvError as error:
+            self._fault = error
+        else:
+            self.connection.refill(self)
+        _wake(self._reader)
+
+    def on_room(self) -> None:
+        """The client took something."""
+        if self.pending_bytes <= ROOM_BYTES:
+            _wake(self._writer)
+
+    def on_gone(self) -> None:
+        """Nobody is there any more."""
+        self._assembly = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """The server stops."""
+        self._end_with(ErrorKind.STOPPED.error())
+
+    def _expire(self) -> None:
+        if self.pending:
+            # What waits would keep the end from being told in time.
+            self.connection.reset(self, ErrorCode.CANCEL)
+            self._lane.wake(self.connection)
+        else:
+            self._end_with(out_of_time())
+
+    def _end_with(self, error: KvError) -> None:
+        self._error = error
+        if self._task is not None:
+            self._task.cancel()
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        lane = self._lane
+        lane.count_streams(-1)
+        lane.streaming.pop(self, None)
+        self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and not isinstance(failure, KvError | ConnectionError):
+            log.error("a stream failed by a mistake of the server's own", exc_info=failure)
+            lane.surprise()
+            failure = internal_error()
+        if self.is_over or self.is_answered:
+            return
+        error = self._error
+        if error is None and isinstance(failure, KvError):
+            error = failure
+        elif error is None and (task.cancelled() or failure is not None):
+            error = KvError(Code.CANCELED, "kvstore: the stream was given up")
+        self._finish(error)
+
+    def _finish(self, error: KvError | None) -> None:
+        if error is not None and not self._is_open:
+            self.fail(error)
+            return
+        self.is_answered = True
+        outbox = self.connection.outbox
+        if not self._is_open:
+            outbox.frames.append(answers.head(self.id))
+        ending = answers.end(self.id) if error is None else answers.error_end(self.id, error)
+        outbox.finish(self, ending)
+        self._lane.count(Code.OK if error is None else error.code)
+        self._lane.wake(self.connection)
+
+
+def _wake(future: "asyncio.Future[None] | None") -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
