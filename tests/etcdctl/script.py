@@ -184,11 +184,13 @@ def cluster(story: Story) -> None:
     for shape in ("simple", "json", "fields", "table"):
         _statuses(story, "status", shape)
         _statuses(story, "hashkv", shape)
-    story.run("endpoint", "health", "--cluster", unordered=True)
+    if not story.tool.user:
+        # With --cluster etcdctl 3.4 asks for the members as nobody, which is refused since 3.5.
+        story.run("endpoint", "health", "--cluster", unordered=True)
+        story.run("defrag", "--cluster", unordered=True)
     story.run("alarm", "list")
     story.run("alarm", "disarm")
     story.run("defrag", unordered=True)
-    story.run("defrag", "--cluster", unordered=True)
     story.run("version")
     story.run("completion", "bash")
     _members(story)
