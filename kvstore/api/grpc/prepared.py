@@ -109,7 +109,7 @@ class Prepared:
             revision = header.revision
             if revision > 0 and not (header.member_id or header.cluster_id or header.raft_term):
                 content = varint(revision)
-                return b"\x12%c\x0a%c\x08%b" % (len(content) + 3, len(content) + 1, content)
+                return b"\x12%c\x0a%c\x18%b" % (len(content) + 3, len(content) + 1, content)
         return encode(op)
 
     def keep_alive(self, response: LeaseKeepAliveResponse) -> bytes:
