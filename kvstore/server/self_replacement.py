@@ -79,7 +79,7 @@ class MemberOpening:
         if failure is None:
             try:
                 return await self._open()
-            except (CorruptError, LostStateError, joining.LostMemberError) as error:
+            except (CorruptError, DivergedError, LostStateError, joining.LostMemberError) as error:
                 if not self.ends_in_replacement(error):
                     raise
                 failure = error

@@ -24,6 +24,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             times as long.
         clock_costs: What a look at the clock costs, in seconds; one of these. The dearer, the more
             slices huge commands are applied in.
+        replace_share: In which share of the runs members that lose what they have promised replace
+            themselves; in the others an operator does it.
         settings: Fields of ``ServerConfig`` for all members.
     """
 
@@ -38,6 +40,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     workload_share: float = 1.0
     heartbeats_ms: tuple[int, ...] = (100,)
     clock_costs: tuple[float, ...] = (0.000_01,)
+    replace_share: float = 0.0
     settings: dict[str, Any] = {}
 
 
@@ -141,6 +144,7 @@ PROFILES = {
                 "leadership": 1,
             },
             workload_share=0.4,
+            replace_share=0.5,
             clock_costs=(0.000_01, 0.000_01, 0.000_1),
         ),
         Profile(
@@ -209,6 +213,7 @@ PROFILES = {
             },
             fault_every_seconds=4.0,
             waiting_for={"configuration appended": 2, "leader elected": 1, "joint consensus": 2},
+            replace_share=0.5,
             workloads={"members": 1, "register": 2, "append": 1, "watches": 1, "leadership": 1},
         ),
         Profile(
@@ -256,6 +261,7 @@ PROFILES = {
             waiting_for=EVERYWHERE,
             seconds=20.0,
             workloads={"register": 3},
+            replace_share=0.5,
             settings={"snapshot_count": 60},
         ),
         Profile(

@@ -44,6 +44,14 @@ def test_no_promise_is_broken(name: str, seed: int) -> None:
     assert report.history.operations
 
 
+def test_members_that_lost_what_they_promised_replace_themselves() -> None:
+    """Through the opening of production, and without the operator of the other runs."""
+    report = run(104, PROFILES["disk"])
+    assert report.violation is None
+    assert report.marks["member replaced itself"] == 1
+    assert report.marks["member replaced"] == 0
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_equal_seeds_are_equal_runs_byte_for_byte(name: str) -> None:
     """In this process, and in others whose dictionaries and sets hash otherwise."""

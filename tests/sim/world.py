@@ -22,7 +22,7 @@ from tests.sim.faults.clocks import DRIFT_MAX
 from tests.sim.machines import Machines
 from tests.sim.marks import Marks
 from tests.sim.observer import Observer
-from tests.sim.schedule import Fault, pace_of, size_of
+from tests.sim.schedule import Fault, pace_of, replaces_themselves, size_of
 from tests.sim.situations import Situations
 from tests.sim.trace import NOBODY, Trace
 from tests.sim.truth import Truth
@@ -80,12 +80,19 @@ class World:
         self.marks.on_hit = self._on_mark
         self.history = History()
         self.violated: asyncio.Future[ViolationError] = loop.create_future()
-        settings = {**pace_of(seed, profile), **profile.settings}
-        self.cluster = Cluster(loop, seed, size_of(seed, profile), new_disk=SimDisk, **settings)
+        alone = replaces_themselves(seed, profile)
+        settings = {
+            **pace_of(seed, profile),
+            **profile.settings,
+            "replace_damaged_member": alone,
+        }
+        self.cluster = Cluster(
+            loop, seed, size_of(seed, profile), new_disk=SimDisk, asks=True, **settings
+        )
         self.observer = Observer(self.trace, self.marks, self.report)
         self.truth = Truth(self)
         self.observer.checkers = [self.truth, *all_checkers(self)]
-        self.machines = Machines(self)
+        self.machines = Machines(self, replace_themselves=alone)
         self.situations = Situations(self.marks)
         self.cluster.on_node.append(self.situations.on_node)
         self.cluster.on_node.append(self.observer.on_node)

@@ -107,7 +107,7 @@ class DiskTruth(NodeChecker):
                 f"{core.required_index}, and nothing was done to its disk",
             )
         before = self.of.get(host.member_id)
-        if before is not None:
+        if before is not None and host.member_id not in self.world.machines.forgotten:
             if core.required_index:
                 # It lost entries, and knows it: it takes no part until it has them again.
                 _check_vote(host, before.hard_state, durable.hard_state)
