@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvstore.commands import Kind
 from kvstore.types import AlarmAction, AlarmMember, AlarmRequest, AlarmType
+from raft.types import Role
 
 if TYPE_CHECKING:
     from kvstore.server.node import Node
@@ -61,6 +62,7 @@ class Alarms:
         if self._node.wal.disk_full:
             self.raise_own(AlarmType.NOSPACE)
         self._clear_when_over(now)
+        self._clear_of_the_removed()
 
     def _used(self, fraction: float) -> bool:
         """Whether at least this fraction of the quota is used."""
@@ -112,6 +114,16 @@ class Alarms:
         )
 
     # --- clearing ---------------------------------------------------------------------------------
+
+    def _clear_of_the_removed(self) -> None:
+        """What is raised for a member behind its removal nobody else would take back."""
+        if self._node.driver.role != Role.LEADER:
+            return
+        removed = self._node.applier.machine.roster.removed
+        for alarm in self._node.applier.machine.alarms:
+            if alarm.memberID in removed and alarm.alarm not in self._proposing:
+                log.warning("member %x was removed: clearing its alarm", alarm.memberID)
+                self._propose(AlarmAction.DEACTIVATE, alarm)
 
     def _clear_when_over(self, now: float) -> None:
         alarm = AlarmMember(self._node.member_id, AlarmType.NOSPACE)

@@ -2,6 +2,7 @@
 
 data-dir/member/wal/     the log
 data-dir/member/snap/    snapshots
+data-dir/member/diverged if its state is wrong (``quarantine.py``)
 """
 
 import logging
@@ -13,6 +14,7 @@ import msgspec
 
 from kvstore.apply import SnapshotLoader, StateMachine
 from kvstore.errors import ConfigError, StateError
+from kvstore.server import quarantine
 from kvstore.server.identity import Beginning, Identity, derive
 from kvstore.server.rebuild import Start, choose_start
 from kvstore.types import Member, MemberId
@@ -35,12 +37,13 @@ class Layout(msgspec.Struct, frozen=True):
 
     wal: str
     snapshots: str
+    member: str
 
 
 def layout(data_dir: str) -> Layout:
     """The directories under ``data_dir``."""
     member = os.path.join(data_dir, "member")
-    return Layout(os.path.join(member, "wal"), os.path.join(member, "snap"))
+    return Layout(os.path.join(member, "wal"), os.path.join(member, "snap"), member)
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -108,9 +111,11 @@ def recover(
         ConfigError: The directory belongs to another member than the flags name.
         WalError: The log or the snapshots are locked, of another format, or damaged beyond what the
             member may rebuild.
+        DivergedError: The member was found to differ from a majority.
         StateError: No snapshot that is needed is sound, and nobody else has one; or one that its
             checksums vouch for does not hold together.
     """
+    quarantine.refuse(disk, layout(config.data_dir).member)
     starts: list[Start] = []
 
     def judge(recovered: Recovered) -> None:

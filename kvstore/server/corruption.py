@@ -4,7 +4,8 @@ Apply keeps a rolling hash over all effects. Every member notes it at every 64th
 leader now and then asks all members for their notes: at an index that they have in common the
 hashes are equal, or somebody is wrong (a bit that flipped, a disk that lied, a mistake of ours).
 
-- A majority of all members agrees: whoever differs stops itself, and says so. The others serve on.
+- A majority of all members agrees: whoever differs stops itself, says so, and is not started on
+  that directory again (``quarantine.py``). The others serve on.
 - There is no majority: nobody can tell who is right. The alarm CORRUPT is raised for the whole
   cluster (member 0, as in etcd), under which nothing is written any more.
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kvstore.errors import DivergedError, KvError
+from kvstore.server import bootstrap, quarantine
 from kvstore.types import AlarmType
 from raft.types import Role
 
@@ -203,12 +205,13 @@ class CorruptionCheck:
             # The state was replaced since it was asked.
             return
         node = self._node
-        node.fail(
-            DivergedError(
-                f"the state of this member differs from that of a majority at index {index} "
-                f"({own:08x} here, {majority_hash:08x} there): it must not serve any more. "
-                f"Replace it: kvstore member replace {node.config.name} (against a member that "
-                "runs), then start this one with --initial-cluster-state=existing and an empty "
-                "data directory"
-            )
+        why = (
+            f"the state of this member differs from that of a majority at index {index} "
+            f"({own:08x} here, {majority_hash:08x} there): it must not serve any more. "
+            f"Replace it: kvstore member replace {node.config.name} (against a member that "
+            "runs), then start this one with --initial-cluster-state=existing and an empty "
+            "data directory"
         )
+        # First: what follows takes its time.
+        node.fail(DivergedError(why))
+        quarantine.keep(node.disk, bootstrap.layout(node.config.data_dir).member, why)

@@ -62,12 +62,16 @@ _encode = msgspec.json.Encoder().encode
 _decode_view = msgspec.json.Decoder(ClusterView).decode
 
 
-def view_of(cluster_id: int, founders: tuple[Member, ...], roster: Roster) -> ClusterView:
-    """What a member with this roster says."""
+def view_of(
+    cluster_id: int, founders: tuple[Member, ...], roster: Roster, said: Sequence[int] = ()
+) -> ClusterView:
+    """What a member with this roster says; ``said`` have published themselves, as its log has it
+    that may not be committed yet.
+    """
     started = [
         int(member_id)
         for member_id, member in sorted(roster.members.items())
-        if member.clientURLs or member_id in roster.log_ids
+        if member.clientURLs or member_id in roster.log_ids or member_id in said
     ]
     return ClusterView(
         cluster_id=cluster_id,

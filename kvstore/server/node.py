@@ -105,6 +105,7 @@ class Node:
     ) -> None:
         self.config = config
         self.limits = config
+        self.disk = environment.disk
         self.loop = loop = asyncio.get_running_loop()
         self.rng = environment.rng
         self.failed: asyncio.Future[BaseException] = loop.create_future()

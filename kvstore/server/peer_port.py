@@ -3,13 +3,15 @@ cluster on its peer port.
 """
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kvstore.commands import Kind, PublishMember, decode, decode_body
 from kvstore.server import joining
 from kvstore.server.network.base import Introduction, SnapshotOffer, SnapshotSink
 from kvstore.types import MemberId
 from kvstore.version import VERSION
-from raft.types import NodeId
+from raft.types import EntryKind, Index, NodeId
 
 if TYPE_CHECKING:
     from kvstore.apply.roster import Roster
@@ -56,6 +58,32 @@ class PeerPort:
         """Where a member listens it asks to be replaced; see ``ReplacementKeeper``."""
         self._node.replacements.on_lost(member, introduction)
 
+    # --- who took part ----------------------------------------------------------------------------
+
+    def _log_id_of(self, member: int) -> int:
+        """Of the log that a member has said to be its own; 0 if it has not."""
+        log_id = self._roster.log_ids.get(MemberId(member), 0)
+        if log_id:
+            return log_id
+        own = (each.log_id for each in self._unapplied() if each.member_id == member)
+        return next(own, 0)
+
+    def _unapplied(self) -> Iterator[PublishMember]:
+        """What members said of themselves that is in the log, and may not be committed yet.
+
+        Whatever becomes of the entry, its member had that log. A member that was down since may
+        know of none as committed; without this it would let one take part that lost its data, and
+        both make a majority without what was acknowledged meanwhile.
+        """
+        applied = self._node.applier.machine.applied_index
+        for entry in self._node.driver.raft.written_after(Index(applied)) or ():
+            if entry.kind is EntryKind.COMMAND:
+                command = decode(entry.data)
+                if command.kind == Kind.PUBLISH_MEMBER:
+                    body = decode_body(command)
+                    assert isinstance(body, PublishMember), "that is what its kind says"
+                    yield body
+
     # --- who may link -----------------------------------------------------------------------------
 
     def introduction(self) -> Introduction:
@@ -89,7 +117,7 @@ class PeerPort:
         known = self._roster.members.get(MemberId(member))
         if known is None and MemberId(member) not in self._roster.removed:
             return ""
-        log_id = self._roster.log_ids.get(MemberId(member), 0)
+        log_id = self._log_id_of(member)
         if log_id:
             if introduction.log_id == log_id:
                 return ""
@@ -129,7 +157,8 @@ class PeerPort:
     def cluster_json(self) -> bytes:
         """The body of GET /kvstore/cluster."""
         identity = self._node.identity
-        view = joining.view_of(identity.cluster_id, identity.members, self._roster)
+        said = [each.member_id for each in self._unapplied()]
+        view = joining.view_of(identity.cluster_id, identity.members, self._roster, said)
         return joining.encode_view(view)
 
     def version_json(self) -> bytes:

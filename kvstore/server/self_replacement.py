@@ -30,8 +30,11 @@ from wal.errors import REPLACE_REMEDY, CorruptError, LockedError
 from wal.wal import Wal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kvstore.config import ServerConfig
     from kvstore.server.joining import AskMembers, ClusterView
+    from kvstore.types import Member
 
 log = logging.getLogger("kvstore.server")
 
@@ -60,6 +63,7 @@ class MemberOpening:
         self._urls = joining.peers_of(config)
         self._said = ""
         self._member_id = 0
+        self._node: Node | None = None
         self._lobby: Lobby | None = None
         self._missed_since: float | None = None
 
@@ -79,11 +83,15 @@ class MemberOpening:
         if failure is None:
             try:
                 return await self._open()
-            except (CorruptError, LostStateError, joining.LostMemberError) as error:
+            except (CorruptError, DivergedError, LostStateError, joining.LostMemberError) as error:
                 if not self.ends_in_replacement(error):
                     raise
                 failure = error
         log.error("this member is to be replaced: %s", failure)
+        if self._node is not None:
+            # Whom it knew when it ended: all that its flags name may have been replaced since.
+            self._look_further(self._node.applier.machine.roster.listed())
+            self._node = None
         if isinstance(failure, RemovedError):
             identity = await self._find_new_place(failure)
         else:
@@ -123,6 +131,7 @@ class MemberOpening:
     def _new_node(self, identity: Identity | None) -> Node:
         node = Node(self._config, self._environment, identity)
         self._member_id = node.member_id
+        self._node = node
         return node
 
     # --- who this is now --------------------------------------------------------------------------
@@ -180,7 +189,7 @@ class MemberOpening:
             self._say(f"waiting to be replaced: nobody answers at {','.join(self._urls)}")
             return None
         newest = max(views, key=lambda view: view.version)
-        self._look_further(newest)
+        self._look_further(newest.members)
         try:
             identity = joining.find_own(self._config, views)
         except joining.NotThereYetError as error:
@@ -204,10 +213,10 @@ class MemberOpening:
         await self._set_aside()
         return identity
 
-    def _look_further(self, view: "ClusterView") -> None:
+    def _look_further(self, members: "Iterable[Member]") -> None:
         """Ask all whom the cluster has, which may be others than those that the flags name."""
         own = self._config.initial_advertise_peer_urls
-        for member in view.members:
+        for member in members:
             self._urls += [url for url in member.peerURLs if url not in (*own, *self._urls)]
 
     @staticmethod

@@ -157,6 +157,12 @@ class SimDisk(MemoryDisk):
         """Whether a power cut could lose anything now."""
         return bool(self._changes) or any(inode.dirty for inode in self._names.values())
 
+    def dirty(self, ending: str) -> list[str]:
+        """The files with such a name of whose content a power cut could lose something now."""
+        return sorted(
+            path for path, inode in self._names.items() if inode.dirty and path.endswith(ending)
+        )
+
     def written(self) -> list[tuple[str, int]]:
         """The files that are durable, each with how far it was ever written to, in bytes."""
         found = []

@@ -51,6 +51,8 @@ class Feed:
         self._user = client.user
         self._lag_seconds = lag_seconds
         self._ready = asyncio.Event()
+        self._going = asyncio.Event()
+        self._going.set()
         self._stream: ServiceWatch | None = None
         self._asked: deque[Watch] = deque()
         self._open: dict[int, Watch] = {}
@@ -83,6 +85,14 @@ class Feed:
             if each is watch:
                 watch.cancelled_at = min(watch.cancelled_at, self._world.loop.now)
                 self._request(WatchRequest(cancel_request=WatchCancelRequest(watch_id)))
+
+    def hold(self) -> None:
+        """Take nothing any more: what is to come waits with the member."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        """Take again what is there."""
+        self._going.set()
 
     def ask_progress(self) -> None:
         """Ask how far the stream is."""
@@ -125,6 +135,7 @@ class Feed:
                 await self._ready.wait()
                 if self._lag_seconds:
                     await asyncio.sleep(self._rng.uniform(0.0, self._lag_seconds))
+                await self._going.wait()
                 if self.ended:
                     return
                 self._ready.clear()

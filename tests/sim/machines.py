@@ -1,5 +1,7 @@
 """Keeps the machines of a run going: an init system that starts what ended, an operator who puts a
 new machine in the place of one whose disk is damaged, and the account of how much is damaged.
+
+In some runs the members may replace themselves: then the operator only comes where they refuse to.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kvstore.errors import KvstoreError, RemovedError
+from kvstore.errors import ConfigError, KvstoreError, RemovedError
+from kvstore.server.bootstrap import layout
+from kvstore.server.joining import LostMemberError, NotThereYetError
 from kvstore.types import Member, MemberListRequest, MemberPromoteRequest
 from raft.errors import RaftError
 from tests.checking.history import Outcome
@@ -20,6 +24,7 @@ from tests.support.host import ProcessLostError
 from tests.support.operator import Operator
 from wal.errors import DiskError, WalError
 from wal.memory_disk import PowerCutError
+from wal.wal import Wal
 
 if TYPE_CHECKING:
     from tests.sim.disk import SimDisk
@@ -33,11 +38,19 @@ POWER_SECONDS_MAX = 2.0
 STOP_SECONDS_MAX = 10.0
 """So long a process may take to end before it is killed."""
 READY_SECONDS_MAX = 30.0
+OPEN_SECONDS_MAX = 10.0
+"""Whoever starts a machine waits so long till it goes: it may have to be replaced first."""
+SETTLE_SECONDS_MAX = 150.0
+"""So long after the last fault all that was begun may take to come to its end."""
 STEP_SECONDS_MAX = 20.0
 STEPS_MAX = 12
 FAILURES_MAX = 2
 """A damaged member that ends by itself more often than this is replaced."""
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 0.5
+LOBBY_SECONDS_MAX = 1.5
+LOBBY_CRASH_SHARE = 0.4
+LOBBY_LOOKS_MAX = 60
 
 
 class Machines:
@@ -49,12 +62,17 @@ class Machines:
         hurt: Members whose disk was ever damaged, by number: some of it may be found much later.
         excused: Members that may end by themselves, or fail to start, for a while, and why.
         refused: What members said that would not start on their disks, in order.
-        replaced_total: How many were replaced.
+        replaced_total: How many were replaced by an operator.
+        replace_themselves: Whether members do that themselves where they can.
+        forgotten: Members, by id, whose promises are lost with their disk: none of them may take
+            part in anything any more.
         stalled: The processes that wait for a lane of their disk which stalls.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, replace_themselves: bool) -> None:
         self._world = world
+        self.replace_themselves = replace_themselves
+        self.forgotten: dict[int, None] = {}
         self.damaged: dict[int, str] = {}
         self.hurt: dict[int, None] = {}
         self.excused: dict[int, str] = {}
@@ -81,7 +99,7 @@ class Machines:
         """Whether a machine is to run: it is part of the cluster, was started once, and nobody has
         given it up.
         """
-        begun = host.known_id != 0 or host.joining is not None
+        begun = host.known_id != 0 or host.joined
         hosts = self._world.cluster.hosts
         return begun and host in hosts and host.number not in self._given_up
 
@@ -93,34 +111,54 @@ class Machines:
             power_cut_after_steps: The power goes once more while it recovers, after so many steps
                 of the disk.
         """
-        if host.number in self._starting or host.up or not self.is_ours(host):
+        if host.number in self._starting or host.up or host.opens or not self.is_ours(host):
             return
         self._starting.append(host.number)
+        begun = self.spawn(self._start(host, power_cut_after_steps))
+        await asyncio.wait([begun], timeout=OPEN_SECONDS_MAX)
+
+    async def _start(
+        self, host: Host, steps: int | None, renewed_after: BaseException | None = None
+    ) -> None:
         try:
-            await self._start(host, power_cut_after_steps)
+            if renewed_after is not None:
+                self._world.observer.on_end(host)
+                await self._attempt(host, host.renew(renewed_after))
+                await asyncio.sleep(RESTART_SECONDS)
+            while self.is_ours(host) and not host.up and host.ending is None:
+                disk = self.disk(host)
+                disk.steps_left = steps
+                disk.on_power_cut = None
+                self._world.situations.follow_disk(host)
+                steps = None
+                await self._attempt(host, host.start())
+                if not host.up:
+                    await asyncio.sleep(RESTART_SECONDS)
         finally:
             self._starting.remove(host.number)
 
-    async def _start(self, host: Host, steps: int | None) -> None:
-        while self.is_ours(host) and not host.up:
-            disk = self.disk(host)
-            disk.steps_left = steps
-            disk.on_power_cut = None
-            self._world.situations.follow_disk(host)
-            steps = None
-            try:
-                await host.start()
-            except PowerCutError:
-                self._world.marks.hit("power cut in recovery", host.number)
-            except (WalError, KvstoreError, RaftError, OSError) as error:
-                self._on_refusal(host, error)
-            if not host.up:
-                await asyncio.sleep(RESTART_SECONDS)
+    async def _attempt(self, host: Host, opening: Coroutine[Any, Any, None]) -> None:
+        """Let a process begin; whoever takes the machine away meanwhile turns it off."""
+        begun = self._world.loop.create_task(opening)
+        while not begun.done():
+            await asyncio.wait([begun], timeout=LOOK_SECONDS)
+            if host.opens and not self.is_ours(host):
+                host.crash()
+        try:
+            begun.result()
+        except PowerCutError:
+            self._world.marks.hit("power cut in recovery", host.number)
+        except RemovedError as error:
+            self._world.trace.add("removed", host.number, str(error))
+        except (WalError, KvstoreError, RaftError, OSError) as error:
+            self._on_refusal(host, error)
 
     def _on_refusal(self, host: Host, error: Exception) -> None:
         world = self._world
         world.trace.add("refusal", host.number, str(error))
         if isinstance(error, DiskError | OSError) and host.number in self.excused:
+            return
+        if self._asks_in_vain(host, error):
             return
         if host.number not in self.damaged:
             text = f"member {host.number} does not start, and nothing was done to it: {error}"
@@ -129,6 +167,17 @@ class Machines:
         world.marks.hit("start refused", host.number)
         self.refused.append((host.number, error))
         self.replace_soon(host)
+
+    def _asks_in_vain(self, host: Host, error: Exception) -> bool:
+        """Whether it has nothing on its disk, and nobody whom it reaches knows who it is: not yet,
+        or not any more.
+        """
+        if not isinstance(error, ConfigError) or isinstance(error, LostMemberError):
+            return False
+        if self.replace_themselves and isinstance(error, NotThereYetError):
+            return True
+        is_new = host.config.initial_cluster_state == "existing"
+        return is_new and not Wal.exists(host.disk, layout(host.config.data_dir).wal)
 
     def _on_node(self, host: Host) -> None:
         # Whether it may end by itself is judged here, and not by the cluster.
@@ -154,7 +203,11 @@ class Machines:
         self, host: Host, process: Process, failed: asyncio.Future[BaseException]
     ) -> None:
         error = failed.result()
-        if isinstance(error, RemovedError) or host.process is not process or not process.alive:
+        if host.process is not process or not process.alive:
+            return
+        if isinstance(error, RemovedError):
+            if host.ends_in_replacement(error):
+                self._renew(host, error)
             return
         world = self._world
         world.trace.add("failure", host.number, f"{type(error).__name__}: {error}")
@@ -166,10 +219,18 @@ class Machines:
             return
         world.marks.hit("member ended by itself", number)
         self._failures[number] = self._failures.get(number, 0) + 1
-        if number in self.damaged and self._failures[number] > FAILURES_MAX:
+        if host.ends_in_replacement(error):
+            self._renew(host, error)
+        elif number in self.damaged and self._failures[number] > FAILURES_MAX:
             self.replace_soon(host)
         else:
             self.spawn(self._restart(host, process))
+
+    def _renew(self, host: Host, failure: BaseException) -> None:
+        """Its process goes on, and asks who it is now."""
+        if host.number not in self._starting:
+            self._starting.append(host.number)
+            self.spawn(self._start(host, None, failure))
 
     async def _restart(self, host: Host, process: Process) -> None:
         await self._end(host, process)
@@ -178,6 +239,8 @@ class Machines:
 
     async def _end(self, host: Host, process: Process) -> None:
         """Let a process end as it does by itself; kill it if it does not."""
+        if host.process is process and host.opens:
+            host.crash()
         if process.alive:
             stopping = self._world.loop.create_task(self._world.stop(host))
             await asyncio.wait([stopping], timeout=STOP_SECONDS_MAX)
@@ -194,18 +257,29 @@ class Machines:
                 return
             await asyncio.sleep(POLL_SECONDS)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin something that has to come to its end before the run is judged."""
-        self._tasks.append(self._world.loop.create_task(work, context=self._world.loop.nobody))
+        task = self._world.loop.create_task(work, context=self._world.loop.nobody)
+        self._tasks.append(task)
+        return task
 
     async def settle(self) -> None:
         """Wait until all that was begun has ended; nothing that was planned happens any more."""
         for host in self._world.cluster.up:
             host.disk.steps_left = None
             host.disk.failures.clear()
+        give_up = self._world.loop.now + SETTLE_SECONDS_MAX
         while self._tasks:
             task = self._tasks.pop()
-            await asyncio.wait([task])
+            left = max(0.0, give_up - self._world.loop.now)
+            done, _ = await asyncio.wait([task], timeout=left)
+            if not done:
+                opening = [host.number for host in self._world.cluster.hosts if host.opens]
+                raise ViolationError(
+                    "liveness",
+                    f"machines {sorted(self.damaged)} never become whole, of which {opening} wait "
+                    "to be members again",
+                )
             task.result()
 
     # --- damage -----------------------------------------------------------------------------------
@@ -240,9 +314,58 @@ class Machines:
         self._world.trace.add("damage", host.number, what)
         self.damaged[host.number] = what
         self.hurt[host.number] = None
+        if self.replace_themselves:
+            self.spawn(self._follow(host, host.known_id))
+            self.spawn(self._disturb(host))
+
+    def lose_disk(self, host: Host) -> None:
+        """Give a machine that is down an empty disk; the one that it had is lost."""
+        self.forgotten[host.known_id] = None
+        host.disk = self._world.cluster.new_disk()
+
+    async def _follow(self, host: Host, member: int) -> None:
+        """Wait till a machine whose state was damaged is whole after a restart: as the member that
+        it was, or as another in its place, which votes again.
+        """
+        before = host.process
+        while host.number in self.damaged:
+            if host not in self._world.cluster.hosts:
+                del self.damaged[host.number]
+            elif host.up and host.process is not before and self._is_whole(host):
+                self._failures.pop(host.number, None)
+                del self.damaged[host.number]
+                if host.known_id != member:
+                    self._world.marks.hit("member replaced itself", host.number)
+            else:
+                await asyncio.sleep(POLL_SECONDS)
+
+    def _is_whole(self, host: Host) -> bool:
+        node, roster = host.node, host.machine.roster
+        if not node.ready.is_set() or node.failed.done() or _is_mute(host):
+            return False
+        if host.number in self._given_up or host.member_id in self.forgotten:
+            return False
+        return host.member_id in roster.members and host.member_id not in roster.successors
+
+    async def _disturb(self, host: Host) -> None:
+        """Cut the power of some that wait to be replaced."""
+        rng = random.Random(f"lobby {self._world.seed} {len(self._tasks)} {host.number}")
+        if rng.random() >= LOBBY_CRASH_SHARE:
+            return
+        for _ in range(LOBBY_LOOKS_MAX):
+            if host.opens:
+                await asyncio.sleep(rng.random() * LOBBY_SECONDS_MAX)
+                if host.opens:
+                    self._world.trace.add("crash", host.number, "power cut while it waits")
+                    host.crash()
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def mend(self, host: Host) -> None:
         """Wait till a damaged member that was started again is whole, or was replaced."""
+        if self.replace_themselves:
+            # It may take longer, and is followed for as long as that.
+            return
         give_up = self._world.loop.now + READY_SECONDS_MAX
         while self._world.loop.now < give_up and host.number in self.damaged:
             if host.up and host.node.ready.is_set() and not _is_mute(host):

@@ -51,6 +51,7 @@ MARKS = {
     "member begins mute": "a damaged member waits for a snapshot before it takes part",
     "member ended by itself": "a member ended when its disk failed it",
     "member replaced": "a new machine votes in the place of a damaged one",
+    "member replaced itself": "a member that lost what it had promised votes again as another",
     "start": "a member was started for the first time",
     "restart": "a member came back on its disk",
 }

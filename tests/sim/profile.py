@@ -24,6 +24,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             times as long.
         clock_costs: What a look at the clock costs, in seconds; one of these. The dearer, the more
             slices huge commands are applied in.
+        replace_share: In which share of the runs members that lose what they have promised replace
+            themselves; in the others an operator does it.
         settings: Fields of ``ServerConfig`` for all members.
     """
 
@@ -38,6 +40,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     workload_share: float = 1.0
     heartbeats_ms: tuple[int, ...] = (100,)
     clock_costs: tuple[float, ...] = (0.000_01,)
+    replace_share: float = 0.0
     settings: dict[str, Any] = {}
 
 
@@ -114,6 +117,10 @@ PROFILES = {
                 "two members at once": 0.4,
                 "leaders taken away": 1.5,
                 "follower overtaken": 1.0,
+                "follower left behind": 1.0,
+                "change overtaken": 0.8,
+                "expiry held up": 0.6,
+                "leader wakes late": 0.6,
             },
             waiting_for=EVERYWHERE,
             heartbeats_ms=(100, 30),
@@ -137,6 +144,7 @@ PROFILES = {
                 "leadership": 1,
             },
             workload_share=0.4,
+            replace_share=0.5,
             clock_costs=(0.000_01, 0.000_01, 0.000_1),
         ),
         Profile(
@@ -151,6 +159,8 @@ PROFILES = {
                 "leaders taken away": 1,
                 "clock drift": 1,
                 "wall clock jump": 1,
+                "expiry held up": 1,
+                "leader wakes late": 1,
             },
             fault_every_seconds=2.5,
             waiting_for={"leader elected": 1, "lease expiry proposed": 2},
@@ -199,9 +209,11 @@ PROFILES = {
                 "leader isolated": 1,
                 "machine lost": 1,
                 "two members at once": 1,
+                "change overtaken": 1,
             },
             fault_every_seconds=4.0,
             waiting_for={"configuration appended": 2, "leader elected": 1, "joint consensus": 2},
+            replace_share=0.5,
             workloads={"members": 1, "register": 2, "append": 1, "watches": 1, "leadership": 1},
         ),
         Profile(
@@ -249,6 +261,7 @@ PROFILES = {
             waiting_for=EVERYWHERE,
             seconds=20.0,
             workloads={"register": 3},
+            replace_share=0.5,
             settings={"snapshot_count": 60},
         ),
         Profile(

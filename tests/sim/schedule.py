@@ -71,6 +71,11 @@ def pace_of(seed: int, profile: Profile) -> dict[str, int]:
     return {"heartbeat_interval_ms": heartbeat, "election_timeout_ms": 10 * heartbeat}
 
 
+def replaces_themselves(seed: int, profile: Profile) -> bool:
+    """Whether the members of a seed's cluster may replace themselves, and no operator does it."""
+    return random.Random(f"replace {seed}").random() < profile.replace_share
+
+
 def encode(faults: list[Fault]) -> str:
     """As JSON, for a file or a terminal."""
     return msgspec.json.encode(faults).decode()

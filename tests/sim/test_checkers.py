@@ -25,12 +25,14 @@ from raft.types import (
     Term,
 )
 from tests.checking.violation import ViolationError
+from tests.sim.checkers import disk_truth
 from tests.sim.checkers.commitment import Commitment
 from tests.sim.checkers.disk_truth import DiskTruth, Durable, _check_recovered
 from tests.sim.checkers.elections import Elections
 from tests.sim.checkers.logs import Logs
 from tests.sim.checkers.reads import Reads
 from tests.sim.checkers.states import States
+from tests.sim.disk import SimDisk
 
 WORLD: Any = SimpleNamespace(marks=SimpleNamespace(hit=lambda *_: None))
 ALL = Configuration((NodeId(1), NodeId(2), NodeId(3)))
@@ -334,6 +336,42 @@ def test_durability_an_acknowledgement_of_what_the_log_has_no_more() -> None:
     # Of an earlier term it says what was so then, and nobody who leads now counts it.
     late = AppendEntriesReply(NodeId(1), NodeId(2), Term(1), accepted=True, match_index=Index(2))
     checker.on_send(one, late)
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_what_a_job_wrote_is_durable_when_each_of_its_files_is_synced(
+    synced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SimDisk()
+    old, new = disk.create("data/1.wal"), disk.create("data/2.wal")
+    batch = object()
+    wal = SimpleNamespace(_lane=disk.lane("wal"), _writing=batch)
+    host: Any = SimpleNamespace(node=SimpleNamespace(wal=wal))
+    world: Any = SimpleNamespace(machines=SimpleNamespace(disk=lambda _: disk))
+    taken: list[object] = []
+    monkeypatch.setattr(disk_truth, "_take_batch", lambda _, each: taken.append(each))
+    DiskTruth(world)._follow(host, Durable())
+
+    def job() -> None:
+        old.write((b"seal",), 0)
+        old.sync()
+        new.write((b"batch",), 0)
+        if synced:
+            new.sync()
+
+    wal._lane.submit(job, lambda _: None)
+    disk.run_pending()
+    assert taken == ([batch] if synced else [])
+
+
+def test_a_late_acknowledgement_is_of_the_log_as_it_was_in_its_term() -> None:
+    one = member(1, [1, 3], term=3)
+    checker = Commitment(WORLD, disks_of(one, m1=durable([1, 1])))
+    late = AppendEntriesReply(NodeId(1), NodeId(2), Term(1), accepted=True, match_index=Index(2))
+    checker.on_send(one, late)
+    # Sent in the present term it would be of an entry that is not durable yet.
+    reply = AppendEntriesReply(NodeId(1), NodeId(2), Term(3), accepted=True, match_index=Index(2))
+    finds("durability", lambda: checker.on_send(one, reply))
 
 
 def test_election_safety_a_leader_that_does_not_vote() -> None:

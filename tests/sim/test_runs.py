@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.sim.minimise import minimise
 from tests.sim.profile import PROFILES, Profile
 from tests.sim.run import Report, run
 from tests.sim.schedule import Fault, decode, draw, encode
-from tests.sim.timeline import draw_timeline
+from tests.sim.timeline import PIXELS_A_SECOND, draw_timeline
 from tests.sim.workloads import WORKLOADS
 
 SEEDS = range(1, 6)
@@ -41,6 +42,14 @@ def test_no_promise_is_broken(name: str, seed: int) -> None:
     if report.violation is not None:
         raise report.violation
     assert report.history.operations
+
+
+def test_members_that_lost_what_they_promised_replace_themselves() -> None:
+    """Through the opening of production, and without the operator of the other runs."""
+    report = run(104, PROFILES["disk"])
+    assert report.violation is None
+    assert report.marks["member replaced itself"] == 1
+    assert report.marks["member replaced"] == 0
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -127,6 +136,22 @@ def test_a_timeline_shows_members_faults_calls_and_the_verdict() -> None:
     # One file that needs nothing else.
     assert "src=" not in page
     assert "href=" not in page
+
+
+def test_a_timeline_shows_how_long_a_process_stood_still() -> None:
+    faults = [Fault(0, 2.0, "pause", 0, 0.5), Fault(1, 2.5, "crash", 0, 0.1)]
+    quiet = Profile(name="quiet", sizes=(3,), seconds=8.0, faults={}, workloads={})
+    report = run(1, quiet, faults)
+    paused = [event for event in report.events if event.kind == "pause"]
+    assert len(paused) == 1
+    page = draw_timeline(report)
+    assert page.count(f"<title>SIGSTOP, from {paused[0].at:.6f} s</title>") == 1
+    # A crash ends it: what comes afterwards is another process.
+    ended = next(each for each in report.events if each.kind == "crash")
+    width = (ended.at - paused[0].at) * PIXELS_A_SECOND
+    bar = re.search(r'<rect class="paused" [^>]*width="([\d.]+)" height="18"><title>', page)
+    assert bar is not None
+    assert abs(float(bar[1]) - width) < 1
 
 
 def test_a_report_names_what_was_never_reached_and_how_to_replay() -> None:

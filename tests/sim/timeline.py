@@ -26,6 +26,8 @@ LANE = 64
 BAR = 18
 CLIENT = 12
 MESSAGES_MAX = 20_000
+ENDS = ("crash", "kill", "stop", "failure")
+"""What happens to a process that then is no more."""
 
 _ROLE = re.compile(r"(\w+), term (\d+)")
 _MESSAGE = re.compile(r"(\w+) (\w+)>(\w+) term (\d+)")
@@ -42,6 +44,7 @@ text { font: 11px system-ui, sans-serif; fill: var(--ink); }
 .follower { fill: #8fa3bd; } .pre_candidate { fill: #e8cf8a; }
 .candidate { fill: #e5a53b; } .leader { fill: #3a9d5d; }
 .down { fill: none; stroke: var(--faint); stroke-dasharray: 3 3; }
+.paused { fill: var(--paper); fill-opacity: .75; stroke: #d9603b; stroke-dasharray: 2 2; }
 .message { stroke: #6b7f9c; stroke-opacity: .35; } .vote { stroke: #c9831a; stroke-opacity: .9; }
 .ok { fill: #3a9d5d; } .refused { fill: #8fa3bd; } .unknown { fill: #d9603b; }
 .fault { stroke: #d9603b; stroke-width: 1.5; } .fault-name { fill: #d9603b; }
@@ -82,6 +85,7 @@ def draw_timeline(report: Report) -> str:
             "pre_candidate",
             "candidate",
             "leader",
+            "paused",
             "ok",
             "refused",
             "unknown",
@@ -118,6 +122,7 @@ class _Page:
         parts = [
             *self._grid(),
             *self._lanes(),
+            *self._pauses(),
             *self._messages(),
             *self._flags(),
             *self._calls(),
@@ -146,7 +151,7 @@ class _Page:
         for member in self._members:
             state, since, said = "down", 0.0, "down"
             for event in self._events:
-                if event.member != member or event.kind not in ("start", "role", "crash", "stop"):
+                if event.member != member or event.kind not in ("start", "role", *ENDS):
                     continue
                 yield self._bar(member, state, since, event.at, said)
                 since, said = event.at, f"{event.kind} {event.text}"
@@ -161,6 +166,19 @@ class _Page:
                     x, y = self._x(event.at), self._y(member)
                     yield f'<line class="crash" x1="{x}" x2="{x}" y1="{y - 14}" y2="{y + 14}"/>'
             yield self._bar(member, state, since, self._end, said)
+
+    def _pauses(self) -> Iterator[str]:
+        """Over the lanes: a process that stands still, until it goes on or ends."""
+        since: dict[int, TraceEvent] = {}
+        for event in self._events:
+            paused = since.get(event.member)
+            if event.kind == "pause":
+                since[event.member] = event
+            elif paused is not None and event.kind in ("resume", *ENDS):
+                yield self._bar(event.member, "paused", paused.at, event.at, paused.text)
+                del since[event.member]
+        for member, paused in since.items():
+            yield self._bar(member, "paused", paused.at, self._end, paused.text)
 
     def _bar(self, member: int, state: str, since: float, until: float, said: str) -> str:
         x, y = self._x(since), self._y(member) - BAR // 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +22,7 @@ from tests.sim.faults.clocks import DRIFT_MAX
 from tests.sim.machines import Machines
 from tests.sim.marks import Marks
 from tests.sim.observer import Observer
-from tests.sim.schedule import Fault, pace_of, size_of
+from tests.sim.schedule import Fault, pace_of, replaces_themselves, size_of
 from tests.sim.situations import Situations
 from tests.sim.trace import NOBODY, Trace
 from tests.sim.truth import Truth
@@ -32,7 +33,7 @@ from tests.support.virtual_loop import current_process
 from wal.memory_disk import PowerCutError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
     from tests.sim.profile import Profile
@@ -79,12 +80,19 @@ class World:
         self.marks.on_hit = self._on_mark
         self.history = History()
         self.violated: asyncio.Future[ViolationError] = loop.create_future()
-        settings = {**pace_of(seed, profile), **profile.settings}
-        self.cluster = Cluster(loop, seed, size_of(seed, profile), new_disk=SimDisk, **settings)
+        alone = replaces_themselves(seed, profile)
+        settings = {
+            **pace_of(seed, profile),
+            **profile.settings,
+            "replace_damaged_member": alone,
+        }
+        self.cluster = Cluster(
+            loop, seed, size_of(seed, profile), new_disk=SimDisk, asks=True, **settings
+        )
         self.observer = Observer(self.trace, self.marks, self.report)
         self.truth = Truth(self)
         self.observer.checkers = [self.truth, *all_checkers(self)]
-        self.machines = Machines(self)
+        self.machines = Machines(self, replace_themselves=alone)
         self.situations = Situations(self.marks)
         self.cluster.on_node.append(self.situations.on_node)
         self.cluster.on_node.append(self.observer.on_node)
@@ -96,6 +104,7 @@ class World:
         self._clients_total = 0
         self._tokens_total = 0
         self._waiting: list[Fault] = []
+        self._listening: list[tuple[str, Callable[[int], bool]]] = []
         self._stopping: list[Process] = []
         self._striking: list[asyncio.Task[None]] = []
 
@@ -116,6 +125,23 @@ class World:
         if not self.violated.done():
             self.trace.add("violation", NOBODY, str(violation))
             self.violated.set_result(violation)
+
+    @contextmanager
+    def at_mark(self, mark: str, do: Callable[[int], bool]) -> Iterator[None]:
+        """While this lasts, have something done in the very step of a mark.
+
+        Args:
+            mark: Which.
+            do: Given the number of the member that is in the situation, returns whether it was the
+                right one, so that nothing more is to be done.
+        """
+        listener = (mark, do)
+        self._listening.append(listener)
+        try:
+            yield
+        finally:
+            if listener in self._listening:
+                self._listening.remove(listener)
 
     def victim(self, fault: Fault) -> Host | None:
         """Which of the members that are up a fault concerns; None if none is."""
@@ -199,6 +225,8 @@ class World:
         await task
 
     async def _begin(self) -> None:
+        for host in self.cluster.hosts:
+            self.situations.follow_disk(host)
         async with asyncio.timeout(READY_SECONDS_MAX):
             await self.cluster.start()
         self.working = True
@@ -226,6 +254,9 @@ class World:
                     fault = msgspec.structs.replace(fault, victim=numbers.index(member), on="")
                 self._strike(fault)
                 break
+        for listener in [each for each in self._listening if each[0] == mark]:
+            if listener in self._listening and listener[1](member):
+                self._listening.remove(listener)
         process = current_process()
         if process is not None and not process.alive:
             # It has just died, in the middle of this step.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kvstore.errors import KvstoreError, RemovedError
-from kvstore.server.joining import ClusterView
 from kvstore.server.network.base import Network, NetworkError
 from kvstore.server.self_replacement import MemberOpening
 from tests.support.virtual_loop import ProcessKilledError
@@ -22,9 +19,6 @@ if TYPE_CHECKING:
     from tests.support.virtual_loop import Process
 
 RESTART_SECONDS = 1.0
-ANSWER_SECONDS = (0.001, 0.05)
-
-_decode_view = msgspec.json.Decoder(ClusterView).decode
 
 
 class Attendant:
@@ -41,7 +35,6 @@ class Attendant:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._loop = host.cluster.loop
-        self._rng = random.Random(host.cluster.rng.getrandbits(64))
         self._networks: list[int] = []
         self._stopping = False
         self.ends: list[BaseException] = []
@@ -57,8 +50,7 @@ class Attendant:
     @property
     def waits(self) -> bool:
         """Whether a process runs here which is no member yet."""
-        host = self._host
-        return not host.up and host.process is not None and host.process.alive
+        return self._host.opens
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -77,7 +69,7 @@ class Attendant:
             return new_network(identity)
 
         environment = msgspec.structs.replace(environment, new_network=noted)
-        opening = MemberOpening(host.config, environment, self._ask)
+        opening = MemberOpening(host.config, environment, host.ask)
         failure: BaseException | None = None
         try:
             while True:
@@ -105,17 +97,6 @@ class Attendant:
         if not failed.done():
             raise ProcessKilledError(process.name)
         return failed.result()
-
-    async def _ask(self, urls: Sequence[str]) -> list[ClusterView]:
-        """Who listens at these URLs?"""
-        await asyncio.sleep(self._rng.uniform(*ANSWER_SECONDS))
-        wire = self._host.cluster.wire
-        return [
-            _decode_view(other.node.peer_port.cluster_json())
-            for url in urls
-            for other in self._host.cluster.up
-            if url in other.config.listen_peer_urls and wire.listens(other.member_id)
-        ]
 
     def _power_off(self, process: Process) -> None:
         host = self._host

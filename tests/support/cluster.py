@@ -39,6 +39,8 @@ class Cluster:
         seed: Decides everything that is left to chance.
         size: How many members.
         new_disk: Makes each machine's disk.
+        asks: Whether members ask the others who they are before they begin, and may have to be
+            replaced first, as in production; else they begin at once with what they find.
         settings: Fields of ``ServerConfig``, the same for all.
     """
 
@@ -49,10 +51,12 @@ class Cluster:
         size: int = 3,
         *,
         new_disk: Callable[[], MemoryDisk] = MemoryDisk,
+        asks: bool = False,
         **settings: Any,
     ) -> None:
         self.loop = loop
         self.new_disk = new_disk
+        self.asks = asks
         self.seed = seed
         self.rng = random.Random(seed)
         self.wire = Wire(loop, random.Random(self.rng.getrandbits(64)))
@@ -92,7 +96,7 @@ class Cluster:
     async def retire(self, host: Host) -> None:
         """Wait till a member that was removed has ended by itself, and take its machine away."""
         if host.up or host.ending is not None:
-            await self.wait(lambda: not host.up)
+            await self.wait(lambda: not host.up and not host.opens)
             assert host.ending is not None, f"member {host.number} ended, and not by itself"
         self.hosts.remove(host)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kvstore.config import ServerConfig
 from kvstore.errors import KvError, RemovedError
-from kvstore.server.joining import ClusterView, find_own
+from kvstore.server.joining import ASK_SECONDS_MAX, ClusterView, find_own
 from kvstore.server.node import Environment, Node
+from kvstore.server.self_replacement import MemberOpening
 from kvstore.service.caller import ANYBODY, Caller
 from kvstore.service.service import Service
 from kvstore.types import (
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from tests.support.virtual_loop import Process
 
 DISK_SECONDS = (0.0001, 0.003)
+ANSWER_SECONDS = (0.001, 0.05)
+"""How long those who are asked who they are take to answer, from and to."""
 FILES = {"hmac.key": b"known to every member and to nobody else"}
 """What the settings of members may name."""
 EPOCH_SECONDS = 1_700_000_000.0
@@ -73,16 +77,26 @@ class Host:
         self._calls: dict[asyncio.Future[Any], None] = {}
         self.failure_expected = False
         self._stopping: tuple[Process, asyncio.Task[None]] | None = None
-        self.ending: asyncio.Task[None] | None = None
-        """Stops it, once it was removed from the cluster."""
+        self.ending: asyncio.Future[None] | None = None
+        """Its end, once it was removed from the cluster."""
         self._known_id = 0
-        self.joining: Identity | None = None
-        """Who it is to the cluster, if it was added to it and has not been started yet."""
+        self._asking = random.Random(f"ask {cluster.seed} {number}")
+        self._opening: MemberOpening | None = None
+        self.network: MemoryNetwork | None = None
+        """What its process is reached by: as a member, or while it waits to be one again."""
+        self.joined = False
+        """Whether it was started as a member of a cluster that ran."""
+        self._joining: Identity | None = None
 
     @property
     def up(self) -> bool:
         """Whether a process runs here (paused or not)."""
         return self._node is not None and self.process is not None and self.process.alive
+
+    @property
+    def opens(self) -> bool:
+        """Whether a process runs here which is no member yet, or no member any more."""
+        return self._node is None and self.process is not None and self.process.alive
 
     @property
     def node(self) -> Node:
@@ -117,14 +131,46 @@ class Host:
         return self.process.run(function, *args)
 
     async def join(self) -> None:
-        """Start for the first time, as a member of a cluster that runs: ask it, as one does."""
-        answers = [
-            _decode_view(other.node.peer_port.cluster_json())
-            for other in self.cluster.up
-            if other is not self
+        """Start for the first time, as a member of a cluster that runs: its operator names those
+        who are members now.
+
+        Raises:
+            ConfigError: Nobody who is asked knows of it.
+        """
+        if not self.cluster.asks:
+            others = [other for other in self.cluster.up if other is not self]
+            views = [_decode_view(other.node.peer_port.cluster_json()) for other in others]
+            self._joining = find_own(self.config, views)
+            self.joined = True
+            await self.start()
+            return
+        urls = {
+            host.config.name: host.config.initial_advertise_peer_urls
+            for host in (*self.cluster.hosts, self)
+        }
+        self.config = msgspec.structs.replace(self.config, initial_cluster=urls)
+        self.disk.steps_left = None
+        self.joined, before = True, self.known_id
+        try:
+            await self.start()
+        finally:
+            self.joined = self.known_id != before
+
+    async def ask(self, urls: Sequence[str]) -> list[ClusterView]:
+        """Implements ``AskMembers``: those who listen there say what the cluster is to them."""
+        await asyncio.sleep(self._asking.uniform(*ANSWER_SECONDS))
+        wire = self.cluster.wire
+        others = [
+            other.network
+            for url in urls
+            for other in self.cluster.hosts
+            if url in other.config.listen_peer_urls and other is not self
         ]
-        self.joining = find_own(self.config, answers)
-        await self.start()
+        ends = [end for end in others if end is not None and wire.is_attached(end)]
+        reached = [end for end in ends if wire.answers(self.known_id, end)]
+        if len(reached) < len(ends):
+            await asyncio.sleep(ASK_SECONDS_MAX)
+        return [_decode_view(end.receiver.cluster_json()) for end in reached]
 
     def boot(self) -> tuple[Process, Environment]:
         """A new process, with nothing in it yet, and what comes into it from outside."""
@@ -138,7 +184,9 @@ class Host:
         self.disk.schedule = lambda run: loop.call_later(delays.uniform(*self.disk_seconds), run)
 
         def new_network(identity: Identity) -> MemoryNetwork:
-            return MemoryNetwork(cluster.wire, identity.cluster_id, identity.member_id, process)
+            member = identity.member_id
+            self.network = MemoryNetwork(cluster.wire, identity.cluster_id, member, process)
+            return self.network
 
         environment = Environment(
             self.disk,
@@ -160,36 +208,75 @@ class Host:
             notice(self)
 
     async def start(self) -> None:
-        """Start a process on what the disk holds."""
-        cluster = self.cluster
-        loop = cluster.loop
+        """Start a process on what the disk holds, as ``kvstore serve`` does.
+
+        It may have to be replaced first: that takes until the others have done it.
+        """
         process, environment = self.boot()
+        self._opening = opening = MemberOpening(self.config, environment, self.ask)
+        make = partial(Node, self.config, environment, self._joining)
+        await self._open(process, partial(opening.open, None) if self.cluster.asks else make)
+
+    async def renew(self, failure: BaseException) -> None:
+        """Go on in the same process as another member, as ``kvstore serve`` does after an end in
+        which ``ends_in_replacement``.
+        """
+        process, node = self.process, self.node
+        assert process is not None, f"member {self.number} is down"
         try:
-            node = process.run(Node, self.config, environment, self.joining)
+            await process.finish(node.stop())
+        except ProcessKilledError:
+            return
+        self.disown()
+        assert self._opening is not None, f"member {self.number} is down"
+        await self._open(process, partial(self._opening.open, failure))
+
+    def ends_in_replacement(self, failure: BaseException) -> bool:
+        """Whether its process goes on as another member after this."""
+        opening = self._opening if self.cluster.asks else None
+        return opening is not None and opening.ends_in_replacement(failure)
+
+    async def _open(self, process: Process, make: Callable[[], Node | Awaitable[Node]]) -> None:
+        async def opened(making: Awaitable[Node]) -> Node:
+            node = await making
+            # At once: nothing of it is to run unseen.
             self.adopt(node)
-            if not process.alive:
-                return
-            node.failed.add_done_callback(self._on_failed, context=loop.nobody)
+            return node
+
+        try:
+            made = process.run(make)
+            if isinstance(made, Node):
+                node = made
+                self.adopt(node)
+                if not process.alive:
+                    return
+            else:
+                node = await process.finish(opened(made))
+            node.failed.add_done_callback(self._on_failed, context=self.cluster.loop.nobody)
             await process.finish(node.start())
         except ProcessKilledError:
             # Whoever killed it has seen to the rest.
             return
-        except BaseException:
-            process.kill()
-            self._node = self._service = None
-            # Its lock and its open files go with it; so may what it had not synced.
-            self.disk.crash(cluster.rng)
+        except BaseException as error:
+            if process.alive:
+                # Its lock and its open files go with it; so may what it had not synced.
+                self.crash()
+            if isinstance(error, RemovedError):
+                self.ending = self.cluster.loop.create_future()
+                self.ending.set_result(None)
             raise
 
     def _on_failed(self, failed: asyncio.Future[BaseException]) -> None:
         """End the process as ``kvstore serve`` does, if it was removed from the cluster."""
-        if isinstance(failed.result(), RemovedError):
+        failure = failed.result()
+        if isinstance(failure, RemovedError) and not self.ends_in_replacement(failure):
             self.ending = self.cluster.loop.create_task(self.stop())
 
     def _end(self) -> None:
         assert self.process is not None, f"member {self.number} is down"
         self.process.kill()
-        self.cluster.wire.detach(self.node.member_id)
+        if self.network is not None:
+            self.cluster.wire.detach(self.network.member_id)
         self.disown()
 
     def disown(self) -> None:

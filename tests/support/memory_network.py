@@ -286,9 +286,13 @@ class Wire:
             if end in (transfer.sender, transfer.receiver):
                 transfer.break_off()
 
-    def listens(self, member: int) -> bool:
-        """Whether a process is to be reached under this member's id."""
-        return member in self._ends
+    def is_attached(self, end: MemoryNetwork) -> bool:
+        """Whether this very process is to be reached."""
+        return self._ends.get(end.member_id) is end
+
+    def answers(self, asker: int, end: MemoryNetwork) -> bool:
+        """Whether a question gets there now, and its answer back."""
+        return not end.process.paused and self._both_open(asker, end.member_id)
 
     def open_transfer(self, sender: int, receiver: int) -> _Transfer:
         """Connect for a snapshot.

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from kvstore.errors import KvError
+from kvstore.errors import ConfigError, KvError
 from kvstore.types import (
     Member,
     MemberAddRequest,
@@ -90,8 +90,14 @@ class Operator:
     async def join(self, host: Host) -> None:
         """Start a machine that was let in."""
         await self._cluster.wait(lambda: _is_known(host))
-        if host.joining is None:
-            await host.join()
+        for _ in range(TRIES_MAX):
+            if host.joined:
+                break
+            try:
+                await host.join()
+            except ConfigError:
+                # Nobody who hears it knows of it yet.
+                await asyncio.sleep(PAUSE_SECONDS)
         await self._cluster.wait(lambda: host.up and host.node.ready.is_set())
 
     async def promote(self, host: Host) -> None:

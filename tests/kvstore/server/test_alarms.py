@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from kvstore.apply import Outcome
+from kvstore.commands import Kind
 from kvstore.errors import ErrorKind, KvError
 from kvstore.metrics import Metrics
 from kvstore.server.alarms import CLEAR_SECONDS
@@ -11,6 +13,7 @@ from kvstore.types import (
     AlarmAction,
     AlarmMember,
     AlarmRequest,
+    AlarmResponse,
     AlarmType,
     CompactionRequest,
     LeaseGrantRequest,
@@ -22,6 +25,7 @@ from kvstore.types import (
 from tests.kvstore.server.test_snapshots import LOG_HELD_SECONDS, wait_caught_up, wait_log_gone
 from tests.support.cluster import Cluster
 from tests.support.host import Host
+from tests.support.operator import HEALTHY_SECONDS, Operator
 from tests.support.scenario import scenario
 
 QUOTA = 100_000
@@ -205,6 +209,25 @@ async def test_alarms_outlive_restart_leader_change_and_snapshot_install(
     await cluster.wait_leader()
     await cluster.wait(lambda: raised_everywhere(cluster, corrupt))
     await cluster.wait_equal()
+
+
+@scenario(1, 2)
+async def test_an_alarm_that_comes_behind_the_removal_of_its_member_does_not_stay(
+    cluster: Cluster,
+) -> None:
+    await asyncio.sleep(HEALTHY_SECONDS)
+    gone = (await cluster.followers())[0]
+    own = gone.member_id
+    await Operator(cluster).remove(gone)
+    leader = await cluster.wait_leader()
+    late = AlarmRequest(AlarmAction.ACTIVATE, own, AlarmType.NOSPACE)
+    assert leader.process is not None
+    raised = await leader.process.finish(leader.node.propose(Kind.ALARM, late))
+    assert isinstance(raised, Outcome)
+    assert isinstance(raised.response, AlarmResponse)
+    assert raised.response.alarms == [AlarmMember(own, AlarmType.NOSPACE)]
+    await cluster.wait(lambda: raised_everywhere(cluster), seconds_max=5.0)
+    await leader.put(b"k", b"v")
 
 
 @scenario(1, **QUOTAS)

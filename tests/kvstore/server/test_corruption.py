@@ -2,10 +2,11 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.errors import ErrorKind, StateError
+from kvstore.errors import DivergedError, ErrorKind, StateError
 from kvstore.server.corruption import MARK_EVERY, MARKS_MAX, Marks, Verdict, judge
 from kvstore.types import AlarmMember, AlarmType, PutRequest
 from tests.support.cluster import Cluster
@@ -121,6 +122,10 @@ async def test_a_follower_that_differs_stops_itself_and_the_others_go_on(
     assert "differs from that of a majority" in str(error)
     assert "Replace it" in str(error)
     wrong.crash()
+    for _ in range(2):
+        # Nor does it serve what is wrong in a life to come.
+        with pytest.raises(DivergedError, match=r"differs from that of a majority.*Replace it"):
+            await wrong.start()
     await leader.put(b"k", b"v")
     assert await right.get(b"k") == b"v"
     assert leader.machine.alarms == ()

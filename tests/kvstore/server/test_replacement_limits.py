@@ -1,6 +1,9 @@
 """Who is not replaced, or not yet: nothing is taken from the quorum, and nobody who is well."""
 
 import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,11 +11,15 @@ import pytest
 from kvstore.commands import MembershipAction
 from kvstore.errors import ConfigError, ErrorKind, KvError, RemovedError
 from kvstore.server.admission import Admission, Ask
+from kvstore.server.joining import ClusterView
 from kvstore.server.network.base import Introduction
+from kvstore.server.node import Environment
 from kvstore.server.replacements import ASKED_SECONDS_MAX, ReplacementKeeper
+from kvstore.server.self_replacement import MemberOpening
 from kvstore.types import (
     Member,
     MemberAddRequest,
+    MemberId,
     MemberPromoteRequest,
     MemberRemoveRequest,
 )
@@ -348,6 +355,47 @@ async def test_a_place_that_an_operator_gives_to_another_machine_is_not_taken(
     assert added.member.ID not in attendant.ids
     await attendant.end()
     cluster.hosts.remove(victim)
+
+
+@scenario(1, **ALLOWED)
+async def test_who_was_replaced_looks_for_its_place_where_the_cluster_is_now(
+    cluster: Cluster,
+) -> None:
+    """All whom its flags name have left their addresses since it was started."""
+    await asyncio.sleep(HEALTHY_SECONDS)
+    victim = (await cluster.followers())[0]
+    own = victim.config.initial_advertise_peer_urls
+    here, moved = Member(77, victim.config.name, own, (), True), ("http://elsewhere:2380",)
+    now = ClusterView(
+        cluster_id=victim.node.cluster_id,
+        version=99,
+        founders=(),
+        members=(Member(99, "new", moved, ("http://elsewhere:2379",)), here),
+        started=(99,),
+        removed=(victim.member_id,),
+        successors=((77, victim.member_id),),
+    )
+
+    async def ask(urls: Sequence[str]) -> list[ClusterView]:
+        return [now] if moved[0] in urls else []
+
+    async def left_alone() -> None:
+        """Its directory, while it still runs here."""
+
+    environment = Environment(victim.disk, lambda _: victim.node.network, random.Random(1))
+    opening = MemberOpening(victim.config, environment, ask)
+    members = victim.machine.roster.members
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "_new_node", lambda identity: identity)
+        patch.setattr(opening, "_set_aside", left_alone)
+        opening._node, opening._member_id = victim.node, victim.member_id
+        with pytest.raises(RemovedError):
+            await opening.open(RemovedError("planted"))
+        members[MemberId(99)] = now.members[0]
+        opening._node = victim.node
+        found: Any = await opening.open(RemovedError("planted"))
+    del members[MemberId(99)]
+    assert found.member_id == 77
 
 
 @scenario(1, **ALLOWED)

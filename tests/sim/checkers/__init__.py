@@ -21,6 +21,7 @@ def all_checkers(world: World) -> list[NodeChecker]:
     from tests.sim.checkers.commitment import Commitment
     from tests.sim.checkers.disk_truth import DiskTruth
     from tests.sim.checkers.elections import Elections
+    from tests.sim.checkers.forgotten import Forgotten
     from tests.sim.checkers.logs import Logs
     from tests.sim.checkers.reads import Reads
     from tests.sim.checkers.states import States
@@ -34,6 +35,7 @@ def all_checkers(world: World) -> list[NodeChecker]:
         Commitment(world, disks),
         States(world),
         Reads(world, logs),
+        Forgotten(world),
     ]
 
 

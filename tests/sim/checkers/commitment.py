@@ -88,7 +88,9 @@ class Commitment(NodeChecker):
                 f"member {host.number} acknowledges entry {index}; its log ends at "
                 f"{log.last_index}",
             )
-        if term is None or not index:
+        if term is None or not index or term > message.term:
+            # It was said of the log as it was then, to a leader who leads no more: since then
+            # another one's entries have taken the place.
             return
         if not durable.holds(index, term):
             raise ViolationError(

@@ -1,8 +1,8 @@
 """What every machine's disk really holds of the log, whatever the product believes.
 
 Each batch that the log hands to its lane is decoded when the lane has run it *and* the disk has
-synced meanwhile. So an acknowledgement that leaves too early is seen at once, without waiting for
-the crash that would make it a loss.
+synced meanwhile all that the job has written. So an acknowledgement that leaves too early is seen
+at once, without waiting for the crash that would make it a loss.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.sim.world import World
     from tests.support.host import Host
     from wal.queue import Outgoing
+
+LOG = ".wal"
 
 
 class Durable:
@@ -105,7 +107,7 @@ class DiskTruth(NodeChecker):
                 f"{core.required_index}, and nothing was done to its disk",
             )
         before = self.of.get(host.member_id)
-        if before is not None:
+        if before is not None and host.member_id not in self.world.machines.forgotten:
             if core.required_index:
                 # It lost entries, and knows it: it takes no part until it has them again.
                 _check_vote(host, before.hard_state, durable.hard_state)
@@ -124,7 +126,7 @@ class DiskTruth(NodeChecker):
     def _follow(self, host: Host, durable: Durable) -> None:
         wal = host.node.wal
         lane = wal._lane
-        disk = host.disk
+        disk = self.world.machines.disk(host)
 
         class Followed:
             """The lane of the log, with an eye on what it has made durable."""
@@ -133,9 +135,11 @@ class DiskTruth(NodeChecker):
                 batch: Outgoing | None = wal._writing
 
                 def followed() -> Any:
-                    syncs = disk.syncs
+                    syncs, before = disk.syncs, disk.dirty(LOG)
                     result = job()
-                    if batch is not None and disk.syncs > syncs:
+                    # A sync of one file says nothing of another: the job may have begun the next.
+                    left = [path for path in disk.dirty(LOG) if path not in before]
+                    if batch is not None and disk.syncs > syncs and not left:
                         _take_batch(durable, batch)
                     return result
 

@@ -35,6 +35,9 @@ class Elections(NodeChecker):
         """What was said is remembered."""
         raft = host.node.driver.raft
         member = host.member_id
+        if member in self.world.machines.forgotten:
+            # It is judged by whether it takes part.
+            return
         spoken = self._spoken.get(member, 0)
         if raft.term < spoken:
             raise ViolationError(

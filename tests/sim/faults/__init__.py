@@ -13,7 +13,17 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from tests.sim.faults import clocks, disks, leadership, links, members, processes, upgrades
+from tests.sim.faults import (
+    clocks,
+    disks,
+    followers,
+    leadership,
+    links,
+    members,
+    overdue,
+    processes,
+    upgrades,
+)
 
 if TYPE_CHECKING:
     from tests.sim.schedule import Fault
@@ -32,6 +42,7 @@ FAULTS: dict[str, FaultKind] = {
     "pause": processes.pause,
     "suspend": processes.suspend,
     "two members at once": members.add_two,
+    "change overtaken": members.overtake_change,
     "clock drift": clocks.drift,
     "wall clock jump": clocks.wall_jump,
     "partition": links.partition,
@@ -39,6 +50,9 @@ FAULTS: dict[str, FaultKind] = {
     "leader isolated": links.isolate_leader,
     "leaders taken away": leadership.storm,
     "follower overtaken": leadership.overtake,
+    "follower left behind": followers.leave_behind,
+    "expiry held up": overdue.hold_up_expiry,
+    "leader wakes late": overdue.wake_late,
     "one-way cut": links.one_way,
     "bridge": links.bridge,
     "slow links": links.slow,

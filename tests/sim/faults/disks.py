@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 STEPS_MAX = 40
 WAIT_SECONDS_MAX = 3.0
+STEPS_AGAIN_MAX = 20
+CUT_AGAIN_SHARE = 0.3
+"""Of the starts of those that have to be replaced."""
 STALL_SECONDS_MAX = 5.0
 FULL_SECONDS_MAX = 6.0
 ROOM_BYTES_MAX = 150_000
@@ -102,15 +105,32 @@ async def stall(world: World, fault: Fault, rng: random.Random) -> None:
         go_on()
 
 
-def lose(world: World, fault: Fault, _rng: random.Random) -> Coroutine[Any, Any, None]:
-    """Lose a whole machine: another one takes its place."""
+def lose(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any, None]:
+    """Lose a whole machine: another one takes its place, or it comes back with an empty disk.
+
+    The latter where members replace themselves.
+    """
     host = world.victim(fault)
-    if host is None or not world.machines.may_damage(host):
+    machines = world.machines
+    if host is None or not machines.may_damage(host):
         return nothing()
     world.crash(host)
-    world.machines.damage(host, "lost its whole disk")
-    world.machines.replace_soon(host)
-    return nothing()
+    machines.damage(host, "lost its whole disk")
+    if not machines.replace_themselves:
+        machines.replace_soon(host)
+        return nothing()
+    machines.lose_disk(host)
+
+    async def rest() -> None:
+        await asyncio.sleep(fault.amount * RUN_ON_SECONDS_MAX)
+        await machines.start(host, power_cut_after_steps=_cut_again(rng))
+
+    return rest()
+
+
+def _cut_again(rng: random.Random) -> int | None:
+    """After how many steps of the disk the power goes once more, if it does."""
+    return rng.randrange(STEPS_AGAIN_MAX) if rng.random() < CUT_AGAIN_SHARE else None
 
 
 def flip(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any, None]:
@@ -212,7 +232,8 @@ def _mangle(
             await asyncio.sleep(fault.amount * RUN_ON_SECONDS_MAX)
         if host.up and host.process is process:
             world.crash(host)
-        await world.start(host)
+        cut = _cut_again(rng) if world.machines.replace_themselves else None
+        await world.machines.start(host, power_cut_after_steps=cut)
         await world.machines.mend(host)
 
     return rest()

@@ -47,11 +47,11 @@ def storm(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any,
         other.disk_seconds = (0.0, rng.random() * SLOW_SECONDS_MAX)
     ends: list[asyncio.Task[None]] = []
     if host is not None and host.leads and rng.random() < 0.5:
-        ends.append(_take_away(world, host, rng))
+        ends.append(take_away(world, host, rng))
 
     async def rest() -> None:
         for _ in range(1 + int(fault.amount * ROUNDS_MAX)):
-            leader = await _wait_leader(world)
+            leader = await wait_leader(world)
             if leader is None:
                 break
             await asyncio.sleep(rng.random() ** 2 * LEADS_SECONDS_MAX)
@@ -59,7 +59,7 @@ def storm(world: World, fault: Fault, rng: random.Random) -> Coroutine[Any, Any,
                 ends.extend(_burst(world, leader, rng))
                 await asyncio.sleep(rng.random() * BURST_SECONDS_MAX)
             if leader.up and leader.process is not None and not leader.process.paused:
-                ends.append(_take_away(world, leader, rng))
+                ends.append(take_away(world, leader, rng))
         for other in slowed:
             other.disk_seconds = DISK_SECONDS
         await asyncio.gather(*ends)
@@ -71,7 +71,7 @@ async def overtake(world: World, fault: Fault, rng: random.Random) -> None:
     """Let the others elect a leader and go on, while entries of the last one, which only a single
     follower was sent, are still on their way to that follower's slow disk.
     """
-    leader = await _wait_leader(world)
+    leader = await wait_leader(world)
     others = [host for host in world.cluster.up if not host.leads]
     if leader is None or len(others) < 2:
         return
@@ -96,7 +96,7 @@ async def overtake(world: World, fault: Fault, rng: random.Random) -> None:
     behind.disk_seconds = DISK_SECONDS
 
 
-async def _wait_leader(world: World) -> Host | None:
+async def wait_leader(world: World) -> Host | None:
     """Somebody who leads and is heard by somebody; None if that takes too long."""
     give_up = world.loop.now + LEADER_SECONDS_MAX
     wire = world.cluster.wire
@@ -123,7 +123,7 @@ def _burst(world: World, leader: Host, rng: random.Random) -> list[asyncio.Task[
     ]
 
 
-def _take_away(world: World, leader: Host, rng: random.Random) -> asyncio.Task[None]:
+def take_away(world: World, leader: Host, rng: random.Random) -> asyncio.Task[None]:
     """At once; the task brings it back by and by."""
     (take,) = rng.choices((_cut_off, _cut_off_but_for_one, _crash, _pause), (3, 4, 2, 1))
     back = take(world, leader, rng.random() * GONE_SECONDS_MAX, rng)

@@ -6,6 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from kvstore.commands import Kind, MembershipAction, MembershipChange
+from kvstore.types import MemberAddRequest, MemberPromoteRequest
+from tests.sim.client import Client
+from tests.sim.faults import leadership, links
 from tests.support.virtual_loop import ProcessKilledError
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 MEMBERS_MAX = 7
 ID_BITS = 62
 LOOKS_MAX = 20
+CHANGE_SECONDS_MAX = 3.0
+GONE_SECONDS = (1.0, 4.0)
 
 
 async def add_two(world: World, _fault: Fault, rng: random.Random) -> None:
@@ -40,6 +45,55 @@ async def add_two(world: World, _fault: Fault, rng: random.Random) -> None:
             if await _is_listed(world, host):
                 await world.machines.join(host)
             world.machines.damaged.pop(host.number, None)
+
+
+async def overtake_change(world: World, _fault: Fault, rng: random.Random) -> None:
+    """Add a learner, or promote the one that there is, and take the leader away in the step in
+    which that enters its log: the next leader has the change, or takes it back.
+    """
+    async with world.changing_members:
+        leader = world.cluster.leader()
+        if leader is None or len(world.cluster.up) < 3:
+            return
+        ends: list[asyncio.Task[None]] = []
+
+        def strike(member: int) -> bool:
+            if member != leader.number or not leader.leads:
+                return False
+            ends.append(_take_away(world, leader, rng))
+            return True
+
+        host: Host | None = None
+        request: MemberAddRequest | MemberPromoteRequest
+        learners = [row.ID for row in leader.machine.roster.listed() if row.isLearner]
+        if learners:
+            method, request = "member_promote", MemberPromoteRequest(learners[0])
+        elif len(world.cluster.hosts) < MEMBERS_MAX:
+            host = world.machines.new_host()
+            urls = list(host.config.initial_advertise_peer_urls)
+            method, request = "member_add", MemberAddRequest(urls, True)
+        else:
+            return
+        client = Client(world, rng)
+        with world.at_mark("configuration appended", strike):
+            await client.call(method, request, host=leader, patience_seconds=CHANGE_SECONDS_MAX)
+        await asyncio.gather(*ends)
+        if host is not None and await _is_listed(world, host):
+            await world.machines.join(host)
+
+
+def _take_away(world: World, leader: Host, rng: random.Random) -> asyncio.Task[None]:
+    """Mostly cut off in both directions, but for one member at times: what it has appended stays
+    with it, or with the two.
+    """
+    if rng.random() < 0.3:
+        return leadership.take_away(world, leader, rng)
+    own = leader.known_id
+    others = [member for member in links.members_of(world) if member != own]
+    rng.shuffle(others)
+    pairs = links.around(own, others[rng.random() < 0.3 :], "both")
+    back = links.cut(world, pairs, rng.uniform(*GONE_SECONDS))
+    return world.loop.create_task(back, context=world.loop.nobody)
 
 
 async def _is_listed(world: World, host: Host) -> bool:

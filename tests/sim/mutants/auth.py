@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kvstore.apply import machine
 from kvstore.auth.identity import Identity
 from kvstore.auth.store import AuthStore
 from kvstore.errors import ErrorKind, KvError
-from kvstore.service.base import Calls
-from kvstore.types import AuthRoleRevokePermissionRequest, TxnRequest
+from kvstore.service.kv import KvCalls
+from kvstore.types import AuthRoleRevokePermissionRequest, RangeRequest, TxnRequest
 from tests.sim.mutants.planting import Made, Planting, mutant
 
 
@@ -60,16 +61,31 @@ def checked_only_before_proposing(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="Who loses a right while a long range is read is told all of it.",
+    wrong="Who may read a small range is judged when it is asked, by what is known here then, and"
+    " not when it is read.",
     source="etcd's applierV3 checks the auth revision again after a range",
     checker="auth",
 )
-def serializable_range_is_not_judged(planting: Planting) -> None:
+def read_is_judged_before_its_round(planting: Planting) -> None:
     def make(right: Made) -> Made:
-        def still(self: Calls, identity: Identity) -> KvError | None:
-            del identity
-            return None
+        def range_(
+            self: KvCalls, request: RangeRequest, caller: Any, reply: Callable[[Any], None]
+        ) -> None:
+            auth = self.machine.auth
+            if request.serializable or request.range_end or not auth.enabled:
+                right(self, request, caller, reply)
+                return
 
-        return still
+            def read() -> None:
+                response = self.machine.store.range_now(request)
+                if response is None:
+                    right(self, request, caller, reply)
+                else:
+                    response.header = self.header()
+                    reply(response)
 
-    planting.method(Calls, "_still", make)
+            self._admit(request, caller, reply, lambda _: self._read(caller, reply, read))
+
+        return range_
+
+    planting.method(KvCalls, "range", make)

@@ -19,7 +19,7 @@ from kvstore.types import TxnRequest, TxnResponse
 from raft.effects import Effects
 from raft.events import Persisted
 from raft.messages import AppendEntriesReply
-from raft.types import NO_NODE, Role, Seq, SnapshotMeta
+from raft.types import NO_NODE, Role, Seq
 from tests.sim.mutants.planting import Made, Planting, mutant
 from wal.snapshot_file import SnapshotFile
 
@@ -162,22 +162,22 @@ def forgotten_ids_of_others(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="A snapshot that arrived is adopted before its mark is in the log: the one before and the"
-    " log since are let go.",
+    wrong="A snapshot that arrived is acknowledged before its mark is in the log.",
     source="the order of LogCabin and etcd: file, mark, release",
     checker="durability",
 )
-def snapshot_installed_before_its_mark(planting: Planting) -> None:
+def snapshot_is_acknowledged_before_its_mark(planting: Planting) -> None:
     def make(right: Made) -> Made:
-        def install(self: SnapshotKeeper, meta: SnapshotMeta) -> None:
-            right(self, meta)
-            if self.latest is not None:
-                self._proven_index = meta.index
-                self._adopt(self.latest)
+        def carry_out(self: Driver, effects: Effects) -> None:
+            if effects.snapshot is not None:
+                for message in effects.messages_after_sync:
+                    self._peers.send(message)
+                effects.messages_after_sync.clear()
+            right(self, effects)
 
-        return install
+        return carry_out
 
-    planting.method(SnapshotKeeper, "install", make)
+    planting.method(Driver, "_carry_out", make)
 
 
 @mutant(

@@ -28,13 +28,12 @@ from kvstore.types import (
     WatchCreateRequest,
 )
 from tests.checking.history import Outcome
-from tests.sim.client import ROOT, WORKER
+from tests.sim.client import ROOT, WORKER, Client
 from tests.sim.feed import Feed
 
 if TYPE_CHECKING:
     import random
 
-    from tests.sim.client import Client
     from tests.sim.world import World
 
 VISITORS = 3
@@ -43,6 +42,8 @@ PASSWORDS = ("first-secret", "second-secret")
 PAUSE_SECONDS = (0.0, 0.6)
 VISIT_SECONDS = (0.0, 0.3)
 TRIES_MAX = 40
+RUSH_SECONDS_MAX = 0.02
+"""A change goes through the log in about as long."""
 AUTH_FAILED = ErrorKind.AUTH_FAILED.message
 
 Call = tuple[str, Any]
@@ -56,6 +57,9 @@ def area(number: int) -> tuple[bytes, bytes]:
 async def administrator(world: World, client: Client, rng: random.Random) -> None:
     """Set users up, switch authentication on, and change rights all the time."""
     client.login = ROOT
+    rivals = [client.another() for _ in range(VISITORS)]
+    for number, rival in enumerate(rivals):
+        rival.login = (f"visitor-{number}", PASSWORDS[0])
     for call in _set_up():
         if not await _insist(world, client, call):
             # Without the worker nobody could do anything afterwards.
@@ -63,7 +67,7 @@ async def administrator(world: World, client: Client, rng: random.Random) -> Non
     while world.working:
         await asyncio.sleep(rng.uniform(*PAUSE_SECONDS))
         for call in _change(rng):
-            await client.call(*call)
+            await _take_away(world, client, rivals, call, rng)
 
 
 async def _insist(world: World, client: Client, call: Call) -> bool:
@@ -133,6 +137,55 @@ def _change(rng: random.Random) -> list[Call]:
         [("auth_disable", AuthDisableRequest()), ("auth_enable", AuthEnableRequest())],
     ]
     return rng.choices(choices, (6, 4, 6, 4, 2, 1, 1, 1))[0]
+
+
+def _taken(call: Call) -> bytes:
+    """Where the keys begin that somebody may lose the right to; b"": nobody loses any."""
+    method, request = call
+    if method == "role_revoke_permission":
+        return bytes(request.key)
+    if method in ("user_revoke_role", "role_delete"):
+        return area(int(request.role.rpartition("-")[2]))[0]
+    return b""
+
+
+async def _take_away(
+    world: World, client: Client, rivals: list[Client], call: Call, rng: random.Random
+) -> None:
+    """Change a right while everybody who may lose it uses it; when it is changed they ask once
+    more, at once, members that may not have heard of it yet.
+    """
+    start = _taken(call)
+    rush = [_use_soon(world, rival, start, rng) for rival in rivals] if start else []
+    last = [Client(world, rng, rival.login) for rival in rivals] if start else []
+    for own, rival in zip(last, rivals, strict=False):
+        own.token = rival.token
+
+    async def change() -> None:
+        operation = await client.call(*call)
+        if operation.outcome is Outcome.OK:
+            read = RangeRequest(start + b"0")
+            await asyncio.gather(*(own.call("range", read) for own in last))
+
+    await asyncio.gather(change(), *rush)
+
+
+async def _use_soon(world: World, rival: Client, start: bytes, rng: random.Random) -> None:
+    await asyncio.sleep(rng.random() ** 2 * RUSH_SECONDS_MAX)
+    await rival.call(*_use(world, start, rng))
+    if AUTH_FAILED in rival.login_error:
+        rival.login_error = ""
+        rival.login = (rival.login[0], PASSWORDS[rival.login[1] == PASSWORDS[0]])
+
+
+def _use(world: World, start: bytes, rng: random.Random) -> Call:
+    key, value = start + b"%d" % rng.randrange(2), b"%d" % world.new_token()
+    choice = rng.random()
+    if choice < 0.5:
+        return "txn", TxnRequest(success=[RequestOp(request_put=PutRequest(key, value))])
+    if choice < 0.85:
+        return "range", RangeRequest(key)
+    return "put", PutRequest(key, value)
 
 
 async def visitor(world: World, client: Client, rng: random.Random) -> None:

@@ -145,11 +145,15 @@ class _Crew:
         """Start who was let in, and let go of who was removed."""
         world = self._world
         listed = {row.ID for row in rows}
+        places = {url for row in rows for url in row.peerURLs}
         await self._start_new(rows)
         for host in list(world.cluster.hosts):
             if not host.known_id or host.known_id in listed:
                 continue
-            if host.up:
+            if not places.isdisjoint(host.config.initial_advertise_peer_urls):
+                # It is about to be another in its own place.
+                continue
+            if host.up or (host.opens and host.number not in world.machines.damaged):
                 # It hears of it by itself, and ends.
                 continue
             if host.ending is None and self._rng.random() < 0.7:

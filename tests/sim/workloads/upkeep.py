@@ -10,6 +10,7 @@ from kvstore.errors import KvError
 from kvstore.types import (
     CompactionRequest,
     DefragmentRequest,
+    EventType,
     HashKVRequest,
     RangeRequest,
     SnapshotRequest,
@@ -32,25 +33,42 @@ if TYPE_CHECKING:
 
 COMPACTION_PAUSE_SECONDS = (0.3, 3.0)
 BACK_MAX = 80
+DELETION_SHARE = 0.5
 HASH_PAUSE_SECONDS = (0.5, 3.0)
 BACKUP_PAUSE_SECONDS = (1.0, 5.0)
 BACKUP_SECONDS_MAX = 10.0
 
 
 async def compaction(world: World, client: Client, rng: random.Random) -> None:
-    """Compact at some revision not long ago, or in the future, or once more at the same."""
+    """Compact at some revision not long ago, or in the future, or once more at the same; often at
+    one that deleted something, for a watch may begin at the very revision.
+    """
     while world.working:
         await asyncio.sleep(rng.uniform(*COMPACTION_PAUSE_SECONDS))
         read = await client.call("range", RangeRequest(b"any"))
         if read.outcome is not Outcome.OK:
             continue
         revision = max(1, read.response.header.revision + 2 - rng.randrange(BACK_MAX))
+        if rng.random() < DELETION_SHARE:
+            revision = _next_deletion(world, revision)
         request = CompactionRequest(revision, physical=rng.random() < 0.3)
         await client.call("compact", request)
         if rng.random() < 0.2:
             await client.call("compact", request)
         if rng.random() < 0.2:
             await client.call("defragment", DefragmentRequest())
+
+
+def _next_deletion(world: World, revision: int) -> int:
+    """The first revision from this one on that deleted something; this one, if there is none."""
+    truth = world.history.truth
+    later = range(revision, world.truth.revision + 1)
+    deletions = (
+        each
+        for each in later
+        if any(event.type == EventType.DELETE for event in truth.get(each, ()))
+    )
+    return next(deletions, revision)
 
 
 async def hashes(world: World, client: Client, rng: random.Random) -> None:

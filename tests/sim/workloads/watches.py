@@ -23,6 +23,8 @@ CREATIONS_MAX = 60
 PAUSE_SECONDS = (0.05, 0.8)
 BACK_MAX = 60
 FUTURE_MAX = 20
+LAGS_SECONDS = (0.0, 0.0, 0.3, 2.0, 8.0)
+"""The slowest still hold what they have not taken when their member gets another state."""
 CATCH_UP_SECONDS_MAX = 12.0
 RANGES = (
     (b"\0", b"\0"),
@@ -61,7 +63,7 @@ class _Crowd:
         self._feed: Feed | None = None
         self._wanted: list[Watch] = []
         self._created = 0
-        self._lag_seconds = rng.choice((0.0, 0.0, 0.3, 2.0))
+        self._lag_seconds = rng.choice(LAGS_SECONDS)
 
     async def step(self) -> None:
         rng = self._rng
@@ -114,7 +116,7 @@ class _Crowd:
                 0,
                 max(1, revision - rng.randrange(BACK_MAX)),
                 1,
-                max(1, self._world.truth.compacted_revision + rng.choice((-1, 0, 1))),
+                max(1, self._world.truth.compacted_revision + rng.choice((-1, 0, 0, 1))),
                 revision + rng.randrange(FUTURE_MAX),
             )
         )
