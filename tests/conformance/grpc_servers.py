@@ -13,25 +13,16 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf import json_format
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
 from kvstore.api.error_map import http_status
-from kvstore.api.grpc.names import full_name
-from kvstore.api.grpc.pb.descriptors import FILES
 from kvstore.api.grpc.table import RPCS
 from kvstore.api.v3_json.table import PREFIXES, STREAMS, UNARY, Row, Shape
 from kvstore.errors import Code
-from kvstore.types import Record
 from tests.conformance.answers import Answer
 from tests.conformance.calls import Call, headers, payload
 from tests.conformance.servers import CALL_SECONDS, STREAM_SECONDS, Server, Stream
 from tests.e2e.cluster import HOST
-
-_POOL: Final = DescriptorPool()
-for _file in FILES.values():
-    _POOL.AddSerializedFile(_file)
+from tests.kvstore.api.grpc.oracle import class_of
 
 _PATHS: Final = {row.method: path for path, row in RPCS.items()}
 _ROWS: Final = {prefix + row.path: row for row in (*UNARY, *STREAMS) for prefix in PREFIXES}
@@ -40,14 +31,9 @@ _ENDLESS: Final = frozenset({"observe"})
 Metadata = tuple[tuple[str, str], ...]
 
 
-def message_class(record: type[Record]) -> type[Message]:
-    """The class that Protocol Buffers make of the message of this name."""
-    return GetMessageClass(_POOL.FindMessageTypeByName(full_name(record)))
-
-
 def _requests(row: Row, body: bytes) -> list[bytes] | None:
     """The messages that a body asks with; None if it is not made of such."""
-    made = message_class(row.request)
+    made = class_of(row.request)
     lines = body.split(b"\n") if row.shape is Shape.BOTH_WAYS else [body]
     messages = []
     for line in lines:
@@ -59,7 +45,7 @@ def _requests(row: Row, body: bytes) -> list[bytes] | None:
 
 
 def _tree(row: Row, data: bytes) -> dict[str, Any]:
-    message = message_class(row.response).FromString(data)
+    message = class_of(row.response).FromString(data)
     tree: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
     return tree
 
