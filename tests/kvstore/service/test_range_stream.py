@@ -60,6 +60,7 @@ async def test_pieces_merge_to_what_a_range_answers(cluster: Cluster) -> None:
     host = (await cluster.followers())[0]
     for number in range(KEYS):
         await host.put(b"k%02d" % number, bytes(1000))
+    await host.put(b"k07\0", b"right behind another")
     await host.call("delete_range", DeleteRangeRequest(b"k03", b"k05"))
     for fields in (
         {},
@@ -174,13 +175,13 @@ async def test_a_stream_needs_a_leader_unless_it_is_serializable(cluster: Cluste
     assert merged(await pieces(leader, local)).count == 1
 
 
-@scenario(1, size=1)
+@scenario(1, size=1, max_request_bytes=5000)
 async def test_only_who_may_read_reads_and_only_as_long_as_users_stay_the_same(
     cluster: Cluster,
 ) -> None:
     host = cluster[0]
     for number in range(KEYS):
-        await host.put(b"k%02d" % number, b"v")
+        await host.put(b"k%02d" % number, bytes(1000))
     await add_user(host, "reader", (READ, b"k", b"l"))
     await add_user(host, "writer", (WRITE, b"k", b"l"))
     root = await enable(host)

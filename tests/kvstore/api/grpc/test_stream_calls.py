@@ -223,6 +223,22 @@ async def test_no_keep_alive_waits_for_another_but_answers_keep_their_order(sett
     assert [it.ID for it in exchange.answers(KEEP_ALIVE)] == [1, 2, 3]
 
 
+async def test_an_answer_that_is_there_waits_for_the_one_before_it(settle):
+    service = FakeService()
+    service.held = []
+    exchange = FakeExchange(*[t.LeaseKeepAliveRequest(n) for n in (1, 2, 3)])
+    task = converse(service, KEEP_ALIVE, exchange)
+    await settle()
+    first, second, third = service.held
+    first()
+    third()
+    await settle()
+    assert [it.ID for it in exchange.answers(KEEP_ALIVE)] == [1]
+    second()
+    await task
+    assert [it.ID for it in exchange.answers(KEEP_ALIVE)] == [1, 2, 3]
+
+
 async def test_keep_alives_under_way_are_bounded(settle):
     service = FakeService()
     service.held = []
