@@ -142,7 +142,7 @@ class StreamingCall(CallStream):
         self._task = lane.new_task(self._call(self, caller))
         self._task.add_done_callback(self._on_done)
 
-    def on_data(self, data: bytes, start: int, end: int, *, is_last: bool) -> None:
+    def on_data(self, data: bytes, start: int, end: int, is_last: bool) -> None:
         """A piece of what the client says."""
         if self._fault is not None:
             self.unconsumed_bytes = 0
