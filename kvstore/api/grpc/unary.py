@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from kvstore.api.answer import Leave, Outcome
 from kvstore.api.grpc import answers
 from kvstore.api.grpc.answers import PREFIX, PREFIX_BYTES
-from kvstore.api.grpc.call_stream import CallStream, cut_short, out_of_time
+from kvstore.api.grpc.call_stream import CallStream, cut_short, out_of_time, too_late
 from kvstore.api.grpc.calls import Unary
 from kvstore.api.grpc.frames import WINDOW_BYTES_DEFAULT, ErrorCode
 from kvstore.api.grpc.heads import Head
@@ -56,6 +56,7 @@ class UnaryStream(CallStream):
         self._head = head
         self._assembly = None
         self._began_at = connection.now
+        self._granted_at = None
         self._call = call
         self._has_begun = False
         self._leave: Leave | None = None
@@ -185,8 +186,7 @@ class UnaryStream(CallStream):
             if seconds is not None and waited >= seconds:
                 self.fail(out_of_time())
             elif waited >= limits.body_seconds:
-                words = "kvstore: the request did not come in in time"
-                self.fail(KvError(Code.DEADLINE_EXCEEDED, words))
+                self.fail(too_late("the request"))
         elif self.connection.outbox.has_stalled(self, now, limits.stall_seconds):
             self._lane.counters.untaken += 1
             self.connection.reset(self, ErrorCode.CANCEL)
