@@ -244,7 +244,7 @@ TestAnyFrames.settings = settings(max_examples=60, stateful_step_count=30, deadl
 
 @given(
     calls=st.lists(
-        st.tuples(st.sampled_from([0, 1, 500, 65_530, 70_000]), st.integers(1, 40_000)),
+        st.tuples(st.sampled_from([0, 1, 500, 65_530, 70_000]), st.integers(300, 40_000)),
         min_size=1,
         max_size=6,
     ),
