@@ -419,3 +419,20 @@ async def test_a_stream_may_be_silent_and_its_end_may_not_wait_for_ever():
     assert client.answers[collected].reset == 8
     assert (client.answers[silent].ended, client.answers[silent].reset) == (False, None)
     assert place.counters.http2.untaken == 1
+
+
+@in_virtual_time
+async def test_large_messages_that_nobody_receives_are_held_to_one_or_two():
+    client = Place().connect()
+    stream_id = client.begin("/a.B/Hang")
+    await client.settled()
+    raw = prefixed(bytes(500_000)) * 20
+    sent = 0
+    while room := min(client.h2.local_flow_control_window(stream_id), 16384, len(raw) - sent):
+        client.h2.send_data(stream_id, raw[sent : sent + room])
+        sent += room
+        await client.settled(2)
+    # One is received; one more may be whole, and another begun.
+    assert 500_000 < sent < 3 * 500_005
+    stream = client.protocol._connection.streams[stream_id]
+    assert stream.unconsumed_bytes <= 2 * 500_005
