@@ -224,6 +224,29 @@ def test_metrics_may_have_urls_of_their_own_and_clients_must():
         load_flags(listen_client_urls="")
 
 
+def test_grpc_has_etcds_settings():
+    defaults = ServerConfig()
+    assert defaults.listen_client_http_urls == ()
+    assert defaults.max_concurrent_streams == 4096
+    assert defaults.grpc_keepalive_min_time_ms == 5_000
+    assert defaults.grpc_keepalive_interval_ms == 7_200_000
+    assert defaults.grpc_keepalive_timeout_ms == 20_000
+    config = load_flags(
+        listen_client_http_urls="http://a:1",
+        max_concurrent_streams="4294967295",
+        grpc_keepalive_min_time="10s",
+        grpc_keepalive_interval="1m",
+        grpc_keepalive_timeout="500ms",
+    )
+    assert config.listen_client_http_urls == ("http://a:1",)
+    assert config.max_concurrent_streams == 2**32 - 1
+    assert config.grpc_keepalive_min_time_ms == 10_000
+    assert config.grpc_keepalive_interval_ms == 60_000
+    assert config.grpc_keepalive_timeout_ms == 500
+    with pytest.raises(ConfigError, match="--max-concurrent-streams: must be at least 1"):
+        load_flags(max_concurrent_streams="0")
+
+
 def test_names_and_origins_are_settings_as_in_etcd():
     assert (ServerConfig().cors, ServerConfig().host_whitelist) == ("*", "*")
     config = load({}, {"ETCD_CORS": "http://a", "ETCD_HOST_WHITELIST": "a,b"}, read_nothing).config

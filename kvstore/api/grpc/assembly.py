@@ -16,6 +16,13 @@ from kvstore.errors import Code, KvError
 from kvstore.service.limits import not_received
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
+PIECES: Final = 64
+PIECE_BYTES: Final = 256
+"""A message may come in so many pieces, and in as many more as are of this size on average.
+
+Each costs a step, whatever it brings: a message byte by byte would cost a thousand times what it
+costs whole.
+"""
 
 
 class Message(NamedTuple):
@@ -32,11 +39,12 @@ class Assembly:
         bytes_max: longest message.
     """
 
-    __slots__ = ("_bytes_max", "_part", "messages", "wanted_bytes")
+    __slots__ = ("_bytes_max", "_part", "_pieces", "messages", "wanted_bytes")
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._part = bytearray()
+        self._pieces = 0
         self.messages: deque[Message] = deque()
         """Those that are whole, and not taken yet."""
         self.wanted_bytes = 0
@@ -65,10 +73,11 @@ class Assembly:
                 part += data[start : start + taken]
                 start += taken
             if len(part) != self.wanted_bytes:
+                self._count_piece()
                 return False
             self.messages.append(Message(bytes(part[PREFIX_BYTES:]), part[0] == 1))
             part.clear()
-            self.wanted_bytes = 0
+            self._pieces = self.wanted_bytes = 0
         while end - start >= PREFIX_BYTES:
             size = self._size(data, start)
             if start + size > end:
@@ -79,6 +88,11 @@ class Assembly:
             start += size
         part += data[start:end]
         return len(self.messages) > count
+
+    def _count_piece(self) -> None:
+        self._pieces += 1
+        if self._pieces > PIECES + len(self._part) // PIECE_BYTES:
+            raise KvError(Code.RESOURCE_EXHAUSTED, "kvstore: a message in too many small pieces")
 
     def _size(self, data: bytes | bytearray, start: int) -> int:
         flag, length = PREFIX.unpack_from(data, start)

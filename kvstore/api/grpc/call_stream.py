@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from kvstore.api.grpc.server import Lane
 
 
+def too_late(what: str) -> KvError:
+    """The client took too long to send something."""
+    return KvError(Code.DEADLINE_EXCEEDED, f"kvstore: {what} did not come in in time")
+
+
 def cut_short() -> KvError:
     """The client ended in the middle of a message."""
     return KvError(Code.INTERNAL, "grpc: the request ends in the middle of a message")
@@ -29,7 +34,7 @@ class CallStream(Stream):
         head: the head of the call.
     """
 
-    __slots__ = ("_assembly", "_began_at", "_head", "_lane")
+    __slots__ = ("_assembly", "_began_at", "_granted_at", "_head", "_lane")
 
     def __init__(self, lane: "Lane", connection: Connection, stream_id: int, head: Head) -> None:
         super().__init__(connection, stream_id, head.content_length)
@@ -37,6 +42,8 @@ class CallStream(Stream):
         self._head = head
         self._assembly: Assembly | None = None
         self._began_at = connection.now
+        self._granted_at: float | None = None
+        """Since when a message larger than the window may come in; seconds."""
 
     def gather(self, data: bytes, start: int, end: int) -> Assembly:
         """Put DATA to what came before it; a message larger than the window is asked for.
@@ -49,6 +56,7 @@ class CallStream(Stream):
             assembly = self._assembly = Assembly(self._lane.limits.raw_body_bytes_max)
         self.unconsumed_bytes += end - start
         if assembly.feed(data, start, end):
+            self._granted_at = None
             self.connection.received(self)
         if assembly.wanted_bytes > WINDOW_BYTES_DEFAULT and not self.has_asked:
             self.connection.ask(self, assembly.wanted_bytes)
@@ -58,6 +66,7 @@ class CallStream(Stream):
         """A large message may come in."""
         assembly = self._assembly
         self.granted_bytes = size_bytes - (assembly.part_bytes if assembly else 0)
+        self._granted_at = self._lane.now()
         self.connection.refill(self)
 
     def open_message(self, message: Message) -> bytes:

@@ -2,7 +2,9 @@
 
 A client says much the same before each call, and after the first few its whole head is a dozen
 bytes that point into a table. What such bytes mean changes only with the table, so it is looked up
-by the block itself, until a block changes the table.
+by the block itself, until a block changes the table. A client that gives each call a timeout of its
+own changes it each time; so the two forms that fields mostly have are read here, with hpack's table
+and its Huffman code, and all others by hpack.
 """
 
 import enum
@@ -11,7 +13,9 @@ import re
 from collections.abc import Callable
 from typing import Final, Generic, TypeAlias, TypeVar, cast
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
+from hpack import Decoder, HPACKDecodingError, HPACKError, OversizedHeaderListError
+from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable, table_entry_size
 
 from kvstore.api.grpc.frames import ConnectionFault, ErrorCode
 
@@ -23,6 +27,10 @@ HEADER_LIST_BYTES_MAX: Final = 64 * 1024
 
 MEMO_BLOCKS_MAX: Final = 64
 MEMO_BLOCK_BYTES_MAX: Final = 1024
+
+_SIZE_UPDATE: Final = 0x20
+_STATIC: Final = HeaderTable.STATIC_TABLE
+_STATIC_COUNT: Final = len(_STATIC)
 
 Field: TypeAlias = tuple[bytes, bytes]
 T = TypeVar("T")
@@ -43,22 +51,30 @@ class Odd(enum.Enum):
     TRAILERS = enum.auto()
 
 
+def _is_sound(field: Field) -> bool:
+    """Whether a field may be in a request, wherever it stands there (RFC 9113 §8.2)."""
+    name, value = field
+    if not name.startswith(b":"):
+        if name in _OF_HTTP1 or _NAME.fullmatch(name) is None:
+            return False
+        if name == b"te" and value.lower() != b"trailers":
+            return False
+    return not value or _VALUE.fullmatch(value) is not None
+
+
 def judge(fields: list[Field]) -> Odd | None:
     """Hold a list of headers against RFC 9113 §8.2 and §8.3; None: the head of a request."""
     pseudo: set[bytes] = set()
     has_regular = False
-    for name, value in fields:
-        if name.startswith(b":"):
+    for field in fields:
+        name = field[0]
+        if name[:1] == b":":
             if has_regular or name in pseudo or name not in _REQUEST_PSEUDO:
                 return Odd.MALFORMED
             pseudo.add(name)
         else:
             has_regular = True
-            if name in _OF_HTTP1 or _NAME.fullmatch(name) is None:
-                return Odd.MALFORMED
-            if name == b"te" and value.lower() != b"trailers":
-                return Odd.MALFORMED
-        if value and _VALUE.fullmatch(value) is None:
+        if not _is_sound(field):
             return Odd.MALFORMED
     if not pseudo:
         return Odd.TRAILERS
@@ -75,13 +91,14 @@ class HeaderBlocks(Generic[T]):
         list_bytes_max: longest list of headers.
     """
 
-    __slots__ = ("_decoder", "_digest", "_entries", "memo")
+    __slots__ = ("_decoder", "_digest", "_entries", "_list_bytes_max", "memo")
 
     def __init__(
         self, digest: Callable[[list[Field]], T], list_bytes_max: int = HEADER_LIST_BYTES_MAX
     ) -> None:
         self._decoder = Decoder(list_bytes_max)
         self._entries = self._decoder.header_table.dynamic_entries
+        self._list_bytes_max = list_bytes_max
         self._digest = digest
         self.memo: dict[bytes, T | Odd] = {}
         """Blocks that did not change the table, and what they mean as long as nothing does."""
@@ -98,14 +115,12 @@ class HeaderBlocks(Generic[T]):
         entries = self._entries
         count, first = len(entries), entries[0] if entries else None
         try:
-            decoded = self._decoder.decode(block, raw=True)
+            fields = self._decoded(block)
         except OversizedHeaderListError:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too long") from None
         except (HPACKError, IndexError) as error:
             # IndexError: hpack looks at the first byte of a string that is not there.
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "bad header block") from error
-        # With ``raw``, hpack's tuples are of bytes; its types do not say so.
-        fields = cast("list[Field]", decoded)
         meaning = judge(fields) or self._digest(fields)
         # Entries come in at the front, as tuples of their own, and leave at the back: if neither
         # the first one nor their number is another, the table is as it was.
@@ -116,3 +131,51 @@ class HeaderBlocks(Generic[T]):
                 self.memo.clear()
             self.memo[block] = meaning
         return meaning
+
+    def _decoded(self, block: bytes) -> list[Field]:
+        """The fields of a block.
+
+        Raises:
+            HPACKError: it cannot be decoded, or is too long.
+            IndexError: the same.
+        """
+        fields: list[Field] = []
+        entries = self._entries
+        position = size = 0
+        end = len(block)
+        while position < end:
+            byte = block[position]
+            if byte > 0x80 and byte != 0xFF:
+                # A field of the table (RFC 7541 §6.1).
+                index = byte - 0x81
+                field = _STATIC[index] if index < _STATIC_COUNT else entries[index - _STATIC_COUNT]
+                position += 1
+            elif 0x40 < byte < 0x7F and block[position + 1] & 0x7F != 0x7F:
+                # A name of the table with a value that becomes part of it (RFC 7541 §6.2.1).
+                index = byte - 0x41
+                name = (
+                    _STATIC[index] if index < _STATIC_COUNT else entries[index - _STATIC_COUNT]
+                )[0]
+                length = block[position + 1]
+                position += 2 + (length & 0x7F)
+                if position > end:
+                    raise HPACKDecodingError("value cut short")
+                value = block[position - (length & 0x7F) : position]
+                field = (name, decode_huffman(value) if length & 0x80 else value)
+                self._decoder.header_table.add(*field)
+            else:
+                break
+            fields.append(field)
+            size += table_entry_size(*field)
+            if size > self._list_bytes_max:
+                raise OversizedHeaderListError
+        if position < end:
+            if fields and block[position] & 0xE0 == _SIZE_UPDATE:
+                raise HPACKDecodingError("size update behind a field")
+            # With ``raw``, hpack's tuples are of bytes; its types do not say so.
+            rest = cast("list[Field]", self._decoder.decode(block[position:], raw=True))
+            size += sum(table_entry_size(*field) for field in rest)
+            if size > self._list_bytes_max:
+                raise OversizedHeaderListError
+            fields += rest
+        return fields

@@ -220,7 +220,12 @@ class Http2Connection(Connection, Generic[H]):
         is_last = flags & END_STREAM != 0
         if start == end and not is_last:
             self._count_idle()
-        self._deliver(stream, data, start, end, is_last)
+        if stream.expected_bytes is None and not stream.granted_bytes:
+            # As below; nearly all calls come by here.
+            stream.is_client_done = is_last
+            stream.on_data(data, start, end, is_last)
+        else:
+            self._deliver(stream, data, start, end, is_last)
 
     def _deliver(self, stream: Stream, data: bytes, start: int, end: int, is_last: bool) -> None:
         stream.is_client_done = is_last
@@ -233,7 +238,7 @@ class Http2Connection(Connection, Generic[H]):
                 # RFC 9113 §8.1.1: the length is not what content-length says.
                 self._stream_fault(stream.id, ErrorCode.PROTOCOL_ERROR)
                 return
-        stream.on_data(data, start, end, is_last=is_last)
+        stream.on_data(data, start, end, is_last)
 
     def _on_late(self, stream_id: int, flags: int) -> None:
         """DATA or trailers on a stream that is closed, or that never was."""
@@ -246,12 +251,8 @@ class Http2Connection(Connection, Generic[H]):
             del self._late[stream_id]
 
     def _on_headers(self, data: bytes, start: int, end: int, flags: int, stream_id: int) -> None:
-        if flags & PADDED:
-            start, end = _unpadded(data, start, end)
-        if flags & HAS_PRIORITY:
-            start += 5
-            if start > end:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short")
+        if flags & (PADDED | HAS_PRIORITY):
+            start, end = _bare(data, start, end, flags)
         if not stream_id & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream of ours")
         if flags & END_HEADERS:
@@ -337,6 +338,17 @@ class Http2Connection(Connection, Generic[H]):
         self.counters.client_resets += 1
         self._drop(stream)
         self._count_reset()
+
+
+def _bare(data: bytes, start: int, end: int, flags: int) -> tuple[int, int]:
+    """Where the header block is in a HEADERS frame (RFC 9113 §6.2)."""
+    if flags & PADDED:
+        start, end = _unpadded(data, start, end)
+    if flags & HAS_PRIORITY:
+        start += 5
+        if start > end:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short")
+    return start, end
 
 
 def _unpadded(data: bytes, start: int, end: int) -> tuple[int, int]:

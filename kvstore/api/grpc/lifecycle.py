@@ -75,6 +75,7 @@ class Connection:
         "fault",
         "grants",
         "has_more",
+        "is_awake",
         "is_draining",
         "is_over",
         "now",
@@ -97,6 +98,8 @@ class Connection:
         """Whether it is to be closed, once what waits is out."""
         self.is_draining = False
         """Whether the client was told to take its next call elsewhere."""
+        self.is_awake = False
+        """Whether what there is to say will be written soon, so that nobody need be told of it."""
         self.has_more = False
         """Whether more could have been taken than was."""
         self._drained_at: float | None = None

@@ -76,9 +76,9 @@ class Lane:
         call = head.call
         if head.refusal is not None:
             return RefusedCall(self, connection, stream_id, head, head.refusal)
-        assert call is not None, "a head without a refusal has a call"
         if isinstance(call, Unary):
             return UnaryStream(self, connection, stream_id, head, call)
+        assert call is not None, "a head without a refusal has a call"
         return StreamingCall(self, connection, stream_id, head, call)
 
     def add(self, connection: Connection, protocol: "GrpcProtocol") -> None:
@@ -96,6 +96,8 @@ class Lane:
 
     def wake(self, connection: Connection) -> None:
         """Have what a connection has to say written before the turn of the loop ends."""
+        if connection.is_awake:
+            return
         protocol = self._connections.get(connection)
         if protocol is not None:
             protocol.wake()
@@ -189,7 +191,6 @@ class GrpcProtocol(asyncio.Protocol):
         "_common_name",
         "_connection",
         "_heads",
-        "_is_awake",
         "_is_ending",
         "_lane",
         "_loop",
@@ -215,8 +216,6 @@ class GrpcProtocol(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._common_name: str | None = None
-        self._is_awake = False
-        """Whether what is to be written will be, soon."""
         self._is_ending = False
         """Whether all was said that ever will be."""
         self._paused_size: int | None = None
@@ -244,8 +243,9 @@ class GrpcProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read frames, and write what they were answered with at once."""
-        self._is_awake = True
-        self._connection.receive(data, self._now())
+        connection = self._connection
+        connection.is_awake = True
+        connection.receive(data, self._now())
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -283,16 +283,16 @@ class GrpcProtocol(asyncio.Protocol):
 
     def wake(self) -> None:
         """Write what is to be written, when the present turn of the loop ends."""
-        if not self._is_awake:
-            self._is_awake = True
+        if not self._connection.is_awake:
+            self._connection.is_awake = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._is_awake = False
+        connection = self._connection
+        connection.is_awake = False
         transport = self._transport
         if transport is None:
             return
-        connection = self._connection
         data = connection.take(self._now())
         if self._is_ending or transport.is_closing():
             return
@@ -355,7 +355,7 @@ class GrpcProtocol(asyncio.Protocol):
         connection = self._connection
         connection.tick(now)
         self._schedule_tick(DRAIN_TICK_SECONDS if connection.is_draining else TICK_SECONDS)
-        if not self._is_awake:
+        if not self._connection.is_awake:
             self._flush()
 
     def _has_stalled(self, now: float) -> bool:

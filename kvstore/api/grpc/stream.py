@@ -69,7 +69,7 @@ class Stream:
     def on_open(self) -> None:
         """It is among the connection's streams; said to eager ones only."""
 
-    def on_data(self, data: bytes, start: int, end: int, *, is_last: bool) -> None:
+    def on_data(self, data: bytes, start: int, end: int, is_last: bool) -> None:
         """The client sent ``data[start:end]``, and nothing after it if it is the last."""
 
     def on_gone(self) -> None:

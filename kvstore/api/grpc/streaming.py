@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvstore.api.grpc import answers
 from kvstore.api.grpc.answers import PREFIX, PREFIX_BYTES
-from kvstore.api.grpc.call_stream import CallStream, cut_short, out_of_time
+from kvstore.api.grpc.call_stream import CallStream, cut_short, out_of_time, too_late
 from kvstore.api.grpc.calls import Streaming
 from kvstore.api.grpc.frames import ErrorCode
 from kvstore.api.grpc.heads import Head
@@ -142,7 +142,7 @@ class StreamingCall(CallStream):
         self._task = lane.new_task(self._call(self, caller))
         self._task.add_done_callback(self._on_done)
 
-    def on_data(self, data: bytes, start: int, end: int, *, is_last: bool) -> None:
+    def on_data(self, data: bytes, start: int, end: int, is_last: bool) -> None:
         """A piece of what the client says."""
         if self._fault is not None:
             self.unconsumed_bytes = 0
@@ -167,6 +167,23 @@ class StreamingCall(CallStream):
         self._assembly = None
         if self._task is not None:
             self._task.cancel()
+
+    def on_tick(self, now: float) -> None:
+        """Look whether a large message is late, or the last words are not taken.
+
+        A conversation itself may last, and its client look away from it.
+        """
+        limits = self._lane.limits
+        if self.is_answered:
+            if self.connection.outbox.has_stalled(self, now, limits.stall_seconds):
+                self._lane.counters.untaken += 1
+                self.connection.reset(self, ErrorCode.CANCEL)
+        elif self._granted_at is not None and now >= self._granted_at + limits.body_seconds:
+            # While it does not come, no other large one of its connection does.
+            self._granted_at = None
+            self._fault = too_late("the message")
+            self.connection.received(self)
+            _wake(self._reader)
 
     def stop(self) -> None:
         """The server stops."""

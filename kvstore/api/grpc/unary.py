@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 from kvstore.api.answer import Leave, Outcome
 from kvstore.api.grpc import answers
 from kvstore.api.grpc.answers import PREFIX, PREFIX_BYTES
-from kvstore.api.grpc.call_stream import CallStream, cut_short, out_of_time
+from kvstore.api.grpc.call_stream import CallStream, cut_short, out_of_time, too_late
 from kvstore.api.grpc.calls import Unary
-from kvstore.api.grpc.frames import ErrorCode
+from kvstore.api.grpc.frames import WINDOW_BYTES_DEFAULT, ErrorCode
 from kvstore.api.grpc.heads import Head
 from kvstore.api.grpc.lifecycle import Connection
+from kvstore.api.grpc.outbox import NOTHING
 from kvstore.api.running import internal_error
 from kvstore.errors import Code, ErrorKind, KvError
 
@@ -40,7 +41,22 @@ class UnaryStream(CallStream):
     def __init__(
         self, lane: "Lane", connection: Connection, stream_id: int, head: Head, call: Unary
     ) -> None:
-        super().__init__(lane, connection, stream_id, head)
+        # All that the constructors above do, without a call for each: calls are many.
+        self.connection = connection
+        self.id = stream_id
+        self.expected_bytes = head.content_length
+        self.window_in = WINDOW_BYTES_DEFAULT
+        self.window_out = connection.outbox.initial_window
+        self.unconsumed_bytes = self.granted_bytes = self.pending_bytes = 0
+        self.has_asked = self.is_client_done = self.is_answered = self.is_over = False
+        self.pending = NOTHING
+        self.ending = None
+        self.moved_at = 0.0
+        self._lane = lane
+        self._head = head
+        self._assembly = None
+        self._began_at = connection.now
+        self._granted_at = None
         self._call = call
         self._has_begun = False
         self._leave: Leave | None = None
@@ -48,7 +64,7 @@ class UnaryStream(CallStream):
 
     # --- In ---------------------------------------------------------------------------------------
 
-    def on_data(self, data: bytes, start: int, end: int, *, is_last: bool) -> None:
+    def on_data(self, data: bytes, start: int, end: int, is_last: bool) -> None:
         """A piece of the request: mostly all of it."""
         if self._assembly is None and is_last and end - start >= PREFIX_BYTES:
             flag, length = PREFIX.unpack_from(data, start)
@@ -135,7 +151,8 @@ class UnaryStream(CallStream):
             connection.close(self)
         else:
             self._queue(message)
-        lane.wake(connection)
+        if not connection.is_awake:
+            lane.wake(connection)
 
     def _queue(self, message: bytes) -> None:
         """Let an answer wait for room, unless too much waits already."""
@@ -169,8 +186,7 @@ class UnaryStream(CallStream):
             if seconds is not None and waited >= seconds:
                 self.fail(out_of_time())
             elif waited >= limits.body_seconds:
-                words = "kvstore: the request did not come in in time"
-                self.fail(KvError(Code.DEADLINE_EXCEEDED, words))
+                self.fail(too_late("the request"))
         elif self.connection.outbox.has_stalled(self, now, limits.stall_seconds):
             self._lane.counters.untaken += 1
             self.connection.reset(self, ErrorCode.CANCEL)

@@ -58,7 +58,7 @@ class Heard(Stream):
         self.gone = 0
         self.room = 0
 
-    def on_data(self, data, start, end, *, is_last):
+    def on_data(self, data, start, end, is_last):
         assert not self.last
         self.data += data[start:end]
         self.last = is_last

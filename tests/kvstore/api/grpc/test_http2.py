@@ -44,6 +44,11 @@ from tests.kvstore.api.grpc.raw import (
 )
 
 
+def test_any_number_of_streams_fits_into_settings():
+    payload = Wire(greet=False, max_streams=2**32).hello[0][3]
+    assert int.from_bytes(payload[2:6], "big") == STREAM_ID_MAX
+
+
 def test_the_first_frame_is_settings_with_the_limits():
     wire = Wire(greet=False, max_streams=77)
     (kind, flags, stream_id, payload), window = wire.hello

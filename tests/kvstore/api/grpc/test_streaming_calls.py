@@ -379,3 +379,60 @@ async def test_nothing_is_left_of_connections_that_are_gone():
     lane = place.server.lane
     assert (lane.protocols, lane.patient, lane.streaming) == ([], {}, {})
     assert (place.lost, place.counters.http2.connections_open) == (3, 0)
+
+
+@in_virtual_time
+async def test_a_large_message_that_does_not_come_holds_up_no_others():
+    place = Place(body_seconds=30.0)
+    client = place.connect()
+    stuck = client.begin("/a.B/Chat")
+    client.send(stuck, prefixed(bytes(2_000_000))[:100_000])
+    assert client.protocol._connection.grants.granted_bytes == 2_000_005
+    for _ in range(5):
+        await asyncio.sleep(10.0)
+        await client.settled()
+    assert client.answers[stuck].status == (
+        Code.DEADLINE_EXCEEDED,
+        "kvstore: the message did not come in in time",
+    )
+    assert client.protocol._connection.grants.granted_bytes == 0
+
+
+@in_virtual_time
+async def test_a_stream_may_be_silent_and_its_end_may_not_wait_for_ever():
+    place = Place(stall_seconds=60.0)
+    client = place.connect()
+    silent = client.begin("/a.B/Chat")
+    client.send(silent, prefixed(b"a little")[:8])
+    client.takes = False
+    collected = client.begin("/a.B/Collect")
+    for number in range(4):
+        assert client.send(collected, prefixed(bytes(30_000)), end=number == 3)
+        await client.settled()
+    for _ in range(5):
+        await asyncio.sleep(10.0)
+        await client.settled()
+    assert client.answers[collected].reset is None
+    for _ in range(5):
+        await asyncio.sleep(10.0)
+        await client.settled()
+    assert client.answers[collected].reset == 8
+    assert (client.answers[silent].ended, client.answers[silent].reset) == (False, None)
+    assert place.counters.http2.untaken == 1
+
+
+@in_virtual_time
+async def test_large_messages_that_nobody_receives_are_held_to_one_or_two():
+    client = Place().connect()
+    stream_id = client.begin("/a.B/Hang")
+    await client.settled()
+    raw = prefixed(bytes(500_000)) * 20
+    sent = 0
+    while room := min(client.h2.local_flow_control_window(stream_id), 16384, len(raw) - sent):
+        client.h2.send_data(stream_id, raw[sent : sent + room])
+        sent += room
+        await client.settled(2)
+    # One is received; one more may be whole, and another begun.
+    assert 500_000 < sent < 3 * 500_005
+    stream = client.protocol._connection.streams[stream_id]
+    assert stream.unconsumed_bytes <= 2 * 500_005

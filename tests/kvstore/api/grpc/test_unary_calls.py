@@ -53,6 +53,26 @@ async def test_a_message_may_come_in_pieces(cut):
 
 
 @in_virtual_time
+async def test_a_message_in_too_many_small_pieces_is_refused():
+    client = Place().connect()
+    for size, piece, is_taken in ((66, 1, True), (67, 1, False), (40_000, 250, True)):
+        raw = prefixed(b"x" * (size - 5))
+        stream_id = client.begin("/a.B/Echo")
+        for at in range(0, len(raw), piece):
+            client.send(stream_id, raw[at : at + piece])
+        client.send(stream_id, b"", end=not client.answers[stream_id].ended)
+        status, words = client.answers[stream_id].status
+        assert status is (Code.OK if is_taken else Code.RESOURCE_EXHAUSTED)
+        assert is_taken or "too many small pieces" in words
+    # The next one counts from the start.
+    stream_id = client.begin("/a.B/Chat")
+    for byte in prefixed(b"x" * 50) * 5:
+        client.send(stream_id, bytes([byte]))
+    await client.settled()
+    assert client.answers[stream_id].messages == [b"x" * 50] * 5
+
+
+@in_virtual_time
 async def test_an_empty_message_is_a_message():
     client = Place().connect()
     assert client.call("/a.B/Echo", prefixed(b"")).messages == [b""]
