@@ -125,7 +125,7 @@ async def test_no_event_is_lost_to_five_thousand_watches_when_the_leader_is_kill
         leases = await grant(channel)
         crowd = Crowd(channel)
         try:
-            while crowd.created < STREAMS * WATCHES:
+            while crowd.created < STREAMS * WATCHES:  # noqa: ASYNC110 - others count it
                 await asyncio.sleep(0.05)
             await put(channel, 0)
             await crowd.until(PUTS)

@@ -13,9 +13,13 @@ its streams at once; it does not do so all day.
 IDLE_BURST: Final = 1000
 IDLE_PER_SECOND: Final = 100
 """Frames that bring nothing: empty DATA, PRIORITY, SETTINGS, late and unknown ones."""
-UPDATE_BURST: Final = 1000
 UPDATES_PER_FRAME: Final = 4
 """WINDOW_UPDATEs for each DATA frame that we sent: a careful client sends two."""
+UPDATE_BURST: Final = 10_000
+UPDATES_PER_SECOND: Final = 2_000
+"""Beyond that: grpc's own client sends one for each message that it reads, of which a frame may hold
+many, and a hundred watch streams begin together.
+"""
 
 GRANT_BYTES: Final = 16 * 1024 * 1024
 """Bytes of large messages that one connection may send at a time beyond the streams' windows."""

@@ -14,6 +14,7 @@ from kvstore.api.grpc.flow import (
     RESETS_PER_SECOND,
     UPDATE_BURST,
     UPDATES_PER_FRAME,
+    UPDATES_PER_SECOND,
     Allowance,
     Grants,
 )
@@ -70,6 +71,7 @@ class Connection:
         "_limits",
         "_only",
         "_resets",
+        "_spare_updates",
         "_updates",
         "counters",
         "fault",
@@ -110,6 +112,7 @@ class Connection:
         self._late: OrderedDict[int, None] = OrderedDict()
         self._resets = Allowance(RESET_BURST, RESETS_PER_SECOND)
         self._idle_frames = Allowance(IDLE_BURST, IDLE_PER_SECOND)
+        self._spare_updates = Allowance(UPDATE_BURST, UPDATES_PER_SECOND)
         self._updates = 0
         self._idle_since: float = now
         self._keepalive = Keepalive(
@@ -312,8 +315,9 @@ class Connection:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of another length")
         gain = NUMBER.unpack(payload)[0] & WINDOW_BYTES_MAX
         outbox = self.outbox
-        self._updates += 1
-        if self._updates > UPDATE_BURST + UPDATES_PER_FRAME * outbox.data_frames:
+        if self._updates < UPDATES_PER_FRAME * outbox.data_frames:
+            self._updates += 1
+        elif not self._spare_updates.spend(self.now):
             self.counters.floods += 1
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many WINDOW_UPDATEs")
         if stream_id == 0:
