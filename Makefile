@@ -79,7 +79,7 @@ if [ $$status -ne 0 ]; then echo "failed:$$failed" >&2; fi; exit $$status
 endef
 
 ##@ Measure and torment
-.PHONY: bench chaos fuzz conformance sim sim-mutants sim-mutants-survive
+.PHONY: bench chaos fuzz conformance etcdctl client-go sim sim-mutants sim-mutants-survive
 bench: $(RUN_STAMP) ## Measure throughput and latency (beside etcd where it is installed)
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -102,6 +102,12 @@ sim-mutants-survive: $(DEV_STAMP) ## Prove that the unit tests find none of thes
 
 conformance: $(DEV_STAMP) ## Compare SEEDS=n sequences of calls with etcd (FROM=k: the first)
 	@$(BIN)/python -m tests.conformance --seeds $${SEEDS:-200} --from $${FROM:-1} $(ARGS)
+
+etcdctl: $(DEV_STAMP) ## Compare every subcommand of etcdctl with etcd, in every setting
+	@$(BIN)/python -m tests.etcdctl --perf $(ARGS)
+
+client-go: $(DEV_STAMP) ## Build etcd's own client in Go, and let it use three nodes
+	@$(BIN)/python -m tests.clients $(ARGS)
 
 ##@ Keep house
 .PHONY: setup lock proto clean help

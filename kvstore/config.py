@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 import msgspec
 
 from kvstore.auth.token_setting import parse as parse_auth_token
-from kvstore.config_tls import TlsConfig, check_tls
+from kvstore.config_grpc import GrpcConfig
+from kvstore.config_tls import check_tls
 from kvstore.config_values import (
     Retention,
     Setting,
@@ -37,7 +38,7 @@ _LOG_LEVELS: Final = ("debug", "info", "warn", "error", "panic", "fatal")
 _LOG_FORMATS: Final = ("text", "json")
 
 
-class ServerConfig(TlsConfig, frozen=True, kw_only=True):
+class ServerConfig(GrpcConfig, frozen=True, kw_only=True):
     """All settings of a node; those about TLS are its base.
 
     Empty names and URLs are filled in and the whole is checked at once.
@@ -187,34 +188,6 @@ class ServerConfig(TlsConfig, frozen=True, kw_only=True):
             flag="max-connections",
             help="Most client connections at a time; more are refused.",
             minimum=1,
-        ),
-    ] = 20_000
-    max_concurrent_streams: Annotated[
-        int,
-        Setting(flag="max-concurrent-streams", help="Most gRPC calls on a connection.", minimum=1),
-    ] = 4096
-    grpc_keepalive_min_time_ms: Annotated[
-        int,
-        Setting(
-            flag="grpc-keepalive-min-time", help="How often gRPC clients may ping.", duration=True
-        ),
-    ] = 5_000
-    grpc_keepalive_interval_ms: Annotated[
-        int,
-        Setting(
-            flag="grpc-keepalive-interval",
-            help="Ping gRPC clients so often.",
-            minimum=1,
-            duration=True,
-        ),
-    ] = 7_200_000
-    grpc_keepalive_timeout_ms: Annotated[
-        int,
-        Setting(
-            flag="grpc-keepalive-timeout",
-            help="Wait so long for an answer.",
-            minimum=1,
-            duration=True,
         ),
     ] = 20_000
     max_watch_streams: Annotated[
@@ -418,9 +391,9 @@ def rows() -> dict[str, tuple[str, Setting, Any]]:
     hints = get_type_hints(ServerConfig, include_extras=True)
     # What everybody looks for first.
     own = [
-        name for name in ServerConfig.__struct_fields__ if name not in TlsConfig.__struct_fields__
+        name for name in ServerConfig.__struct_fields__ if name not in GrpcConfig.__struct_fields__
     ]
-    for field in (*own, *TlsConfig.__struct_fields__):
+    for field in (*own, *GrpcConfig.__struct_fields__):
         plain, setting = get_args(hints[field])
         found[setting.flag] = (field, setting, plain)
     return found

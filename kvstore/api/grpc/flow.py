@@ -17,8 +17,8 @@ UPDATES_PER_FRAME: Final = 4
 """WINDOW_UPDATEs for each DATA frame that we sent: a careful client sends two."""
 UPDATE_BURST: Final = 10_000
 UPDATES_PER_SECOND: Final = 2_000
-"""Beyond that: grpc's own client sends one for each message that it reads, of which a frame may hold
-many, and a hundred watch streams begin together.
+"""Beyond that: grpc's own client sends one for each message that it reads, many of which may be in
+a frame, and a hundred watch streams begin together.
 """
 
 GRANT_BYTES: Final = 16 * 1024 * 1024

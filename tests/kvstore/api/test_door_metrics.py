@@ -2,7 +2,7 @@
 
 from kvstore.api.limits import Counters
 from kvstore.errors import Code
-from kvstore.metrics import DoorCollector
+from kvstore.metrics_door import DoorCollector
 
 
 def test_http2_and_grpc_are_shown():

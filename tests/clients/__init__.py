@@ -1,0 +1,1 @@
+"""Do clients that others wrote, as they come, find in us what they look for?"""
