@@ -240,6 +240,15 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def forget_stack(error: BaseException) -> None:
+    """Let go of where a handshake failed, once it has been told why.
+
+    The frames of asyncio's own loop hold the error that holds them, and with it 256 KiB of buffer:
+    a cycle, which a server that never looks for old ones would keep for good.
+    """
+    error.__traceback__ = None
+
+
 class Watched(Generic[C]):
     """A context, made again when one of the files changes that it is made of.
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from kvstore.tls import names
-from kvstore.tls.contexts import ServerContext, Watched, reason, shaking_hands
+from kvstore.tls.contexts import ServerContext, Watched, forget_stack, reason, shaking_hands
 from kvstore.tls.settings import TlsSettings
 
 log = logging.getLogger("kvstore.tls")
@@ -189,6 +189,7 @@ class Visitor(asyncio.Protocol):
         except OSError as error:
             is_tls = isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
             self._listener.fail(self._address, reason(error), is_tls=is_tls)
+            forget_stack(error)
         finally:
             if not self._came_in:
                 self._listener.leave()

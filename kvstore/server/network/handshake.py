@@ -66,14 +66,13 @@ class Handshake(asyncio.Protocol):
         self._ended = False
         self._paused = False
         self.transport: Any = None
+        self.method = ""
+        """The request's, once its head is there."""
+        self.status = 0
+        """The response's, once its head is there."""
         self.headers: dict[str, str] = {}
         self.rest = b""
         self.upgraded = False
-
-    @property
-    def method(self) -> str:
-        """The request's method."""
-        return str(self._parser.get_method().decode("latin-1"))
 
     @property
     def path(self) -> str:
@@ -98,11 +97,6 @@ class Handshake(asyncio.Protocol):
         return self.headers.get("kvstore-removed") == f"{member:x}"
 
     @property
-    def status(self) -> int:
-        """The response's status."""
-        return int(self._parser.get_status_code())
-
-    @property
     def body(self) -> str:
         """The body of a refusal, for the log."""
         return self._body.decode("utf-8", "replace")
@@ -122,9 +116,11 @@ class Handshake(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self.upgraded = True
-            self.rest = data[upgrade.args[0] :]
-            self._settle()
+            # Or it asks for that behind a request that was answered already.
+            if not self._settled:
+                self.upgraded = True
+                self.rest = data[upgrade.args[0] :]
+                self._settle()
         except httptools.HttpParserError as error:
             self._lose(f"not HTTP: {error}")
         else:
@@ -157,17 +153,29 @@ class Handshake(asyncio.Protocol):
 
         An upgrade is settled by its exception, which follows.
         """
-        if not self._parser.should_upgrade():
+        if not self._settled and not self._parser.should_upgrade():
             self._settle()
 
     def _settle(self) -> None:
-        if not self._settled:
-            self._settled = True
-            self._on_head(self)
+        if self._client:
+            self.status = self._parser.get_status_code()
+        else:
+            self.method = self._parser.get_method().decode("latin-1")
+        self._stop_parsing()
+        self._on_head(self)
+
+    def _stop_parsing(self) -> None:
+        """Nothing more is parsed, and the parser, which holds this object, is let go of.
+
+        In a cycle with it, whatever knocked at the peer port once would stay in memory, with its
+        transport and all that belongs to that.
+        """
+        self._settled = True
+        self._parser = None
 
     def _lose(self, reason: str) -> None:
         if not self._settled:
-            self._settled = True
+            self._stop_parsing()
             if self.transport is not None:
                 self.transport.abort()
             self._on_lost(self, reason)
@@ -177,7 +185,8 @@ class Handshake(asyncio.Protocol):
         self._lose(reason)
 
     def drop(self) -> None:
-        """Close the connection, whatever came of it."""
+        """Close the connection, whatever came of it; nobody is told."""
+        self._stop_parsing()
         if self.transport is not None:
             self.transport.abort()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kvstore.server.network.handshake import Handshake
+from kvstore.tls.contexts import forget_stack
 from kvstore.tls.listener import HANDSHAKE_SECONDS_MAX, SHUTDOWN_SECONDS_MAX
 from kvstore.tls.ports import Port
 
@@ -62,11 +63,16 @@ async def connect(handshake: Handshake, host: str, port: int, tls: Port | None) 
     if tls is None:
         await loop.create_connection(lambda: handshake, host, port)
         return
-    await loop.create_connection(
-        lambda: handshake,
-        host,
-        port,
-        ssl=tls.dial_context(),
-        ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
-        ssl_shutdown_timeout=SHUTDOWN_SECONDS_MAX,
-    )
+    try:
+        await loop.create_connection(
+            lambda: handshake,
+            host,
+            port,
+            ssl=tls.dial_context(),
+            ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS_MAX,
+        )
+    except OSError as error:
+        # A member that is refused dials again and again.
+        forget_stack(error)
+        raise

@@ -1,6 +1,8 @@
 """The HTTP head of a connection between members."""
 
 import asyncio
+import gc
+import weakref
 from itertools import pairwise
 from typing import Any
 
@@ -199,6 +201,53 @@ def test_a_connection_that_was_given_up_before_it_was_there_is_closed() -> None:
     assert side.closed
     handshake.connection_lost(None)
     assert lost == ["too many connections"]
+
+
+PLAIN = b"GET /members HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("behind", [b"", PLAIN, REQUEST, b"\x00"], ids=["", "get", "call", "junk"])
+def test_only_the_first_request_is_answered(behind: bytes) -> None:
+    side = Side(client=False)
+    side.feed(PLAIN + behind, [])
+    assert side.heads == [side.handshake]
+    assert not side.handshake.upgraded
+    assert (side.handshake.method, side.lost) == ("GET", [])
+
+
+@pytest.mark.parametrize(
+    ("client", "stream", "end"),
+    [
+        (False, REQUEST, "take_over"),
+        (False, PLAIN, "respond"),
+        (False, REQUEST[:20], "connection_lost"),
+        (False, b"\x00", "connection_lost"),
+        (False, REQUEST[:20], "abort"),
+        (True, SWITCHED, "take_over"),
+        (True, REFUSED, "drop"),
+        (True, SWITCHED[:20], "drop"),
+        (True, b"", "drop"),
+    ],
+)
+def test_a_handshake_that_is_over_is_in_no_cycle(client: bool, stream: bytes, end: str) -> None:
+    arguments: dict[str, tuple[Any, ...]] = {
+        "take_over": (Next(),),
+        "respond": ("200 OK",),
+        "connection_lost": (None,),
+        "abort": ("no whole head in time",),
+    }
+    side = Side(client=client)
+    # A server does not look for old cycles: whoever knocks would fill its memory.
+    gc.disable()
+    try:
+        side.feed(stream, [])
+        getattr(side.handshake, end)(*arguments.get(end, ()))
+        watched = weakref.ref(side.handshake)
+        side.heads.clear()
+        del side.handshake
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_what_arrives_behind_the_head_is_bounded_and_none_of_it_lost() -> None:
