@@ -15,6 +15,7 @@ from kvstore.types import AlarmType, LeaseRevokeRequest, WatchCreateRequest
 from tests.kvstore.server.test_kept_state import LEASE, furnish, propose
 from tests.support.cluster import Cluster
 from tests.support.host import Host
+from tests.support.operator import Operator
 from tests.support.scenario import run_scenario, scenario
 from tests.support.watching import Watching
 from wal.errors import CorruptError, DiskFullError, LockedError
@@ -152,6 +153,28 @@ async def test_a_revision_that_was_raised_ends_watches_of_the_old_cluster(
     assert refusal.value == ErrorKind.COMPACTED.error()
     await leader.put(b"k", b"w")
     assert (await leader.range(b"k")).kvs[0].mod_revision == 1_003
+
+
+@scenario(1, 2)
+async def test_a_restored_cluster_takes_in_new_members_and_lets_restored_ones_go(
+    cluster: Cluster,
+) -> None:
+    """Its log begins behind a snapshot: whoever joins has to begin with that."""
+    leader = await cluster.wait_leader()
+    await leader.put(b"k", b"v")
+    blob = await lose_all(cluster)
+    for host in cluster.hosts:
+        restored(host, blob)
+    await cluster.start()
+    operator = Operator(cluster)
+    gone, new = cluster[0], cluster.new_host()
+    await operator.add(new, learner=True)
+    await operator.promote(new)
+    await operator.remove(gone)
+    await cluster.wait_equal()
+    assert new.node.snapshots.installed_total == 1
+    assert await new.get(b"k") == b"v"
+    assert len(await operator.members()) == 3
 
 
 # --- who stays out --------------------------------------------------------------------------------
