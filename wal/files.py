@@ -90,6 +90,9 @@ class Disk(Protocol):
     def open(self, path: str) -> File:
         """Open an existing file for reading and writing."""
 
+    def open_to_read(self, path: str) -> File:
+        """Open an existing file that need not be ours, and is not written to."""
+
     def rename(self, source: str, target: str) -> None:
         """Give a file another name in one step, replacing what had it; a directory with all that is
         in it, if nothing has that name.
@@ -275,6 +278,10 @@ class OsDisk:
     def open(self, path: str) -> File:
         """Open an existing file for reading and writing."""
         return OsFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+    def open_to_read(self, path: str) -> File:
+        """Open an existing file for reading."""
+        return OsFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def rename(self, source: str, target: str) -> None:
         """Give a file another name in one step, replacing what had it."""

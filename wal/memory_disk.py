@@ -218,6 +218,10 @@ class MemoryDisk:
         """Open an existing file."""
         return _MemoryFile(self, self._inode(path))
 
+    def open_to_read(self, path: str) -> File:
+        """Open an existing file."""
+        return self.open(path)
+
     def rename(self, source: str, target: str) -> None:
         """Give a file, or a directory, another name in one step."""
         self.take_step("rename")

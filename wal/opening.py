@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import msgspec
 
-from raft.types import HardState, Index, NodeId, Term
-from wal.errors import NoLogError
+from raft.types import HardState, Index, NodeId, SnapshotMeta, Term
+from wal.errors import NoLogError, disk_error
 from wal.files import Disk
 from wal.record import Mark, Metadata, encode_hard_state, encode_mark, encode_metadata
 from wal.recovery import Found, Recovered, SegmentInfo, recover, remove_clean
@@ -64,6 +64,24 @@ def open_log(
     judge(recovered)
     tail = begin(disk, directory, segment_bytes, opening_records(metadata, NO_STATE, None))
     return Opened(recovered, tail, [SegmentInfo(1, tail.size)], [])
+
+
+def begin_behind(
+    disk: Disk, directory: str, segment_bytes: int, metadata: Metadata, snapshot: SnapshotMeta
+) -> None:
+    """Make a log that begins behind a snapshot, durably, in a directory that is locked.
+
+    Its term is the snapshot's, in which it votes for nobody.
+
+    Raises:
+        DiskError: The disk refused.
+    """
+    state = HardState(snapshot.term, NodeId(0), snapshot.index)
+    records = opening_records(metadata, state, Mark(snapshot, log_kept=False))
+    try:
+        begin(disk, directory, segment_bytes, records).file.close()
+    except OSError as error:
+        raise disk_error(error) from error
 
 
 def refuse_gaps(recovered: Recovered) -> None:

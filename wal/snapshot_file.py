@@ -409,8 +409,13 @@ def _read_head(file: File, path: str) -> tuple[SnapshotMeta, bytes]:
     return meta, fixed + rest
 
 
-def walk(file: File, path: str) -> Generator[bytes, None, SnapshotFile]:
+def walk(file: File, path: str, *, alone: bool = True) -> Generator[bytes, None, SnapshotFile]:
     """Yield the sections, each checked; return what the file is, all of it checked.
+
+    Args:
+        file: Open.
+        path: Its name, for errors.
+        alone: Whether it ends with the foot; else what follows there is the caller's to look at.
 
     Raises:
         CorruptError: The file is damaged.
@@ -441,7 +446,7 @@ def walk(file: File, path: str) -> Generator[bytes, None, SnapshotFile]:
         if header != foot + _CRC.pack(_crc32c(foot)) or _FOOT.unpack(foot) != (0, sections, crc):
             raise CorruptError(path, offset, "the foot does not fit what is before it", _REMEDY)
         size = offset + _FOOT_BYTES
-        if file.size() != size:
+        if alone and file.size() != size:
             raise CorruptError(path, size, "there is something behind the foot", _REMEDY)
     return SnapshotFile(path, meta, size, crc)
 

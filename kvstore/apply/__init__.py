@@ -11,6 +11,7 @@ from kvstore.apply.loader import SnapshotLoader
 from kvstore.apply.machine import StateMachine
 from kvstore.apply.outcome import Outcome
 from kvstore.apply.quota import StateLimits, request_cost
+from kvstore.apply.refounding import refound
 
 __all__ = [
     "Capture",
@@ -20,5 +21,6 @@ __all__ = [
     "StateMachine",
     "hash_state",
     "hash_versions",
+    "refound",
     "request_cost",
 ]

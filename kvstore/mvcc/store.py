@@ -312,6 +312,13 @@ class Store:
         self.compacted_revision = Revision(compacted_revision)
         self.swept_revision = self.compacted_revision
 
+    def skip_revisions(self, count: int) -> None:
+        """Leave out so many revisions, and compact everything below the one that is reached."""
+        assert count > 0, "revisions only rise"
+        assert not self.dirty, "revisions are skipped in the middle of a command"
+        self.revision = Revision(self.revision + count)
+        self.compact(self.revision)
+
     # --- Compaction -----------------------------------------------------------------------------
 
     def compact(self, revision: int) -> None:

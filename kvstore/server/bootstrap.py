@@ -2,11 +2,13 @@
 
 data-dir/member/wal/     the log
 data-dir/member/snap/    snapshots
-data-dir/member/diverged if its state is wrong (``quarantine.py``)
+data-dir/member/diverged   if its state is wrong (``quarantine.py``)
+data-dir/member.restoring  what a backup is restored into, until it is whole (restoring.py)
 """
 
 import logging
 import os
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("kvstore.server")
 
 
+RESTORING = "member.restoring"
+INCARNATION_BITS = 48
+
+
 class Layout(msgspec.Struct, frozen=True):
     """Where things are in a data directory."""
 
@@ -42,7 +48,11 @@ class Layout(msgspec.Struct, frozen=True):
 
 def layout(data_dir: str) -> Layout:
     """The directories under ``data_dir``."""
-    member = os.path.join(data_dir, "member")
+    return layout_of(os.path.join(data_dir, "member"))
+
+
+def layout_of(member: str) -> Layout:
+    """The same under the directory that is in use, or will be."""
     return Layout(os.path.join(member, "wal"), os.path.join(member, "snap"), member)
 
 
@@ -156,8 +166,33 @@ def _whose(recovered: Recovered) -> tuple[Beginning, Identity]:
     )
 
 
+def refuse_unfinished(disk: "Disk", data_dir: str) -> None:
+    """Refuse to begin without the state that was to be restored.
+
+    Raises:
+        ConfigError: A restore into this directory has begun, and did not end.
+    """
+    if RESTORING in disk.list(data_dir):
+        raise ConfigError(
+            f"{data_dir} holds a backup that was not restored to its end: run kvstore snapshot "
+            f"restore again, or remove {os.path.join(data_dir, RESTORING)} to begin without it"
+        )
+
+
+def new_incarnation(rng: random.Random) -> int:
+    """What a new log begins to count its openings from: by chance, so that a directory that was
+    wiped does not take up the names of commands of its former life.
+    """
+    return 1 + rng.getrandbits(INCARNATION_BITS)
+
+
 def new_log(
-    config: "ServerConfig", identity: Identity, *, log_id: int, first_incarnation: int
+    config: "ServerConfig",
+    identity: Identity,
+    *,
+    log_id: int,
+    first_incarnation: int,
+    restored: tuple[int, int] = (0, 0),
 ) -> Metadata:
     """What a new log says of whom it belongs to.
 
@@ -165,11 +200,11 @@ def new_log(
         config: The member's settings.
         identity: Its ids and the cluster's founders.
         log_id: By chance; a member that comes with another one has lost what it acknowledged.
-        first_incarnation: What the log begins to count its openings from. By chance, so that a
-            directory that was wiped does not take up the names of commands of its former life.
+        first_incarnation: What the log begins to count its openings from.
+        restored: Index and term of the snapshot that it begins behind.
     """
     urls = tuple(sorted(config.initial_advertise_peer_urls))
-    beginning = Beginning(log_id, config.name, urls, identity.members, identity.contacts)
+    beginning = Beginning(log_id, config.name, urls, identity.members, identity.contacts, restored)
     return Metadata(identity.cluster_id, identity.member_id, first_incarnation, beginning.written())
 
 

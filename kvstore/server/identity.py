@@ -14,7 +14,8 @@ from kvstore.errors import ConfigError, StateError
 from kvstore.types import Member
 
 BEGINNING_FORMAT = 3
-BEGINNING_FORMATS = (2, 3)
+RESTORED_FORMAT = 4
+BEGINNING_FORMATS = (2, BEGINNING_FORMAT, RESTORED_FORMAT)
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -40,7 +41,9 @@ class Beginning(msgspec.Struct, frozen=True, array_like=True):
 
         [ 3, log id u64, name, [peer URL, ...], [founder, ...], [contact, ...] ]
 
-    Format 2 was without contacts, format 1 the array of founders alone.
+    A member that was made from a backup has one thing more, and format 4: ``restored``, index and
+    term of the snapshot that its log begins behind, [0, 0] otherwise. Format 2 was without
+    contacts, format 1 the array of founders alone.
     """
 
     log_id: int
@@ -48,10 +51,14 @@ class Beginning(msgspec.Struct, frozen=True, array_like=True):
     peer_urls: tuple[str, ...]
     founders: tuple[Member, ...]
     contacts: tuple[Member, ...] = ()
+    restored: tuple[int, int] = (0, 0)
 
     def written(self) -> bytes:
         """The bytes."""
-        return msgspec.msgpack.encode((BEGINNING_FORMAT, *msgspec.structs.astuple(self)))
+        rows = msgspec.structs.astuple(self)
+        if self.restored == (0, 0):
+            return msgspec.msgpack.encode((BEGINNING_FORMAT, *rows[:-1]))
+        return msgspec.msgpack.encode((RESTORED_FORMAT, *rows))
 
     @classmethod
     def read(cls, data: bytes, own_id: int) -> "Beginning":

@@ -60,7 +60,7 @@ REQUEST_SECONDS = 5.0
 """etcd's: a request may take this and two election timeouts."""
 DRAIN_SECONDS_MAX = 2.0
 LEASE_TTL_ELECTIONS = 1.5
-INCARNATION_BITS = 48
+SEQUENCE_BITS = 48
 LOG_ID_BITS = 62
 RESPONSE_MARGIN_BYTES = 512 * 1024
 """A watch response may exceed the largest request by this before it is cut, as in etcd."""
@@ -187,7 +187,7 @@ class Node:
             election_ticks=election_ticks,
             count_max=config.max_inflight_proposals,
             bytes_max=config.max_inflight_bytes,
-            first_sequence=environment.rng.getrandbits(INCARNATION_BITS),
+            first_sequence=environment.rng.getrandbits(SEQUENCE_BITS),
         )
         self.reads = Reads(wake=driver.wake, election_ticks=election_ticks, count_max=READS_MAX)
         self.applier = Applier(
@@ -248,7 +248,7 @@ class Node:
         self.transfer = Transfer(self)
         self.membership = MembershipKeeper(self, environment.wall_clock or self.loop.time)
         self.replacements = ReplacementKeeper(self)
-        self.peer_port = PeerPort(self, recovery.beginning.log_id)
+        self.peer_port = PeerPort(self, recovery.beginning)
 
     def _new_log(self, environment: Environment, joining: Identity | None) -> Metadata | None:
         """What a new log begins with; None if there is one.
@@ -259,11 +259,12 @@ class Node:
         config = self.config
         if Wal.exists(environment.disk, bootstrap.layout(config.data_dir).wal):
             return None
+        bootstrap.refuse_unfinished(environment.disk, config.data_dir)
         return bootstrap.new_log(
             config,
             joining or bootstrap.founding_identity(config),
             log_id=1 + environment.rng.getrandbits(LOG_ID_BITS),
-            first_incarnation=1 + environment.rng.getrandbits(INCARNATION_BITS),
+            first_incarnation=bootstrap.new_incarnation(environment.rng),
         )
 
     # --- the state --------------------------------------------------------------------------------

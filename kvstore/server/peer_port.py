@@ -15,6 +15,7 @@ from raft.types import EntryKind, Index, NodeId
 
 if TYPE_CHECKING:
     from kvstore.apply.roster import Roster
+    from kvstore.server.identity import Beginning
     from kvstore.server.node import Node
 
 
@@ -23,12 +24,13 @@ class PeerPort:
 
     Args:
         node: Whose; complete but for this.
-        log_id: Of the log that it keeps.
+        beginning: Of the log that it keeps.
     """
 
-    def __init__(self, node: "Node", log_id: int) -> None:
+    def __init__(self, node: "Node", beginning: "Beginning") -> None:
         self._node = node
-        self.log_id = log_id
+        self._beginning = beginning
+        self.log_id = beginning.log_id
 
     @property
     def _roster(self) -> "Roster":
@@ -60,11 +62,8 @@ class PeerPort:
 
     # --- who took part ----------------------------------------------------------------------------
 
-    def _log_id_of(self, member: int) -> int:
-        """Of the log that a member has said to be its own; 0 if it has not."""
-        log_id = self._roster.log_ids.get(MemberId(member), 0)
-        if log_id:
-            return log_id
+    def _said_log_id(self, member: int) -> int:
+        """Of the log that a member has said to be its own, where that is not applied; or 0."""
         own = (each.log_id for each in self._unapplied() if each.member_id == member)
         return next(own, 0)
 
@@ -88,13 +87,20 @@ class PeerPort:
 
     def introduction(self) -> Introduction:
         """What this member says of itself."""
-        blank = self.is_blank()
-        return Introduction(blank, self.log_id, blank and self._node.config.replace_damaged_member)
+        replace_me = self.is_blank() and self._node.config.replace_damaged_member
+        return Introduction(self._is_unused(), self.log_id, replace_me)
 
     def is_blank(self) -> bool:
-        """Whether this member has taken part in nothing yet: no term, no entry."""
+        """Whether this member has nothing yet: no term, no entry."""
         raft = self._node.driver.raft
         return not (raft.term or raft.last_index)
+
+    def _is_unused(self) -> bool:
+        """Whether this member has taken part in nothing yet: it is as its directory was made, blank
+        or out of a backup.
+        """
+        raft = self._node.driver.raft
+        return (raft.last_index, raft.term) == self._beginning.restored
 
     def was_removed(self, member: int) -> bool:
         """Whether a member was taken out of the cluster, and nothing waits for it any more.
@@ -109,23 +115,29 @@ class PeerPort:
         """Why a link with this member is refused; "" if it is not.
 
         A member that has published itself had a term on its disk before. If it comes with another
-        log now, or with an empty one, it has forgotten whom it voted for and what it acknowledged,
-        and with its vote a majority could be made of members that never saw what was promised.
+        log now, or with one that was not used yet, it has forgotten whom it voted for and what it
+        acknowledged, and with its vote a majority could be made of members that never saw what was
+        promised. Members that were restored know each other's logs from the start: who comes with
+        another one has another state.
         """
         if self.was_removed(member):
             return f"member {member:x} was removed from this cluster"
         known = self._roster.members.get(MemberId(member))
         if known is None and MemberId(member) not in self._roster.removed:
             return ""
-        log_id = self._log_id_of(member)
-        if log_id:
-            if introduction.log_id == log_id:
-                return ""
-            state = "another log than it had"
-        elif introduction.blank and known is not None and known.clientURLs:
-            state = "an empty log, but it has been part of this cluster"
-        else:
+        said = self._said_log_id(member)
+        log_id = self._roster.log_ids.get(MemberId(member), 0)
+        if introduction.blank and known is not None and (known.clientURLs or said):
+            state = "a log that was not used yet, but it has been part of this cluster"
+        elif introduction.log_id == (log_id or said or introduction.log_id):
             return ""
+        elif known is not None and not (known.clientURLs or said):
+            return (
+                f"member {member:x} ({known.name}) was not made by the restore that made this one: "
+                "restore all members from the same file, with the same flags"
+            )
+        else:
+            state = "another log than it had"
         if known is None:
             # Its vote is asked for until the configuration is without it.
             return f"member {member:x}, which is about to be removed, comes with {state}"

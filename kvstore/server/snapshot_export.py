@@ -3,6 +3,9 @@
 It is taken as one of the member's own, and is the same kind of file. So a backup leaves nothing of
 its own behind on the disk, and a client that goes away holds nothing back: what is open can be
 read to its end even when its name is gone.
+
+Zeros follow it up to whole sectors (``backup.py``): etcdctl takes a file for whole only if it has
+so many bytes and those of its SHA-256.
 """
 
 import asyncio
@@ -10,6 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
 from kvstore.errors import Code, ErrorKind, KvError
+from kvstore.server.backup import padded
 from kvstore.server.pacing import in_lane
 from wal.errors import WalError
 from wal.snapshot_file import SnapshotReader
@@ -60,10 +64,13 @@ class SnapshotExports:
             file = await self._keeper.current()
             reader = await self._opened(file)
             offset = 0
+            total = padded(file.size_bytes)
             while offset < file.size_bytes:
                 piece = await self._piece(reader, offset)
+                if offset + len(piece) == file.size_bytes:
+                    piece += bytes(total - file.size_bytes)
                 offset += len(piece)
-                yield piece, file.size_bytes - offset
+                yield piece, total - offset
             self.exported_total += 1
         except (OSError, WalError) as error:
             raise KvError(

@@ -86,7 +86,7 @@ def shell(script: str, ports: list[str]) -> str:
 def shell_blocks(page: str) -> list[str]:
     """The shell blocks of a page, but for the one that starts everything."""
     text = (ROOT / page).read_text()
-    blocks = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
     assert blocks, f"{page} shows no commands"
     return [block for block in blocks if "make run" not in block]
 
@@ -151,6 +151,9 @@ SHOWN = {
         "Authentication Disabled",
         "Finished defragmenting",
         "Snapshot saved at ",
+        "| HASH ",
+        "as member ",
+        "-0000000000000",
     ),
 }
 

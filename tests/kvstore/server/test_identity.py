@@ -64,12 +64,20 @@ def test_the_beginning_of_a_log_is_read_in_every_format() -> None:
     beginning = Beginning(7, "b", ("http://b:1",), (one, two), (one,))
     assert Beginning.read(beginning.written(), 2) == beginning
     older = Beginning(7, "b", ("http://b:1",), (one, two))
-    rows = msgspec.structs.astuple(older)[:-1]
+    rows = msgspec.structs.astuple(older)[:-2]
     assert Beginning.read(msgspec.msgpack.encode((2, *rows)), 2) == older
     oldest = Beginning(0, "b", ("http://b:1",), (one, two))
     assert Beginning.read(msgspec.msgpack.encode((one, two)), 2) == oldest
 
 
+def test_only_a_restored_member_has_the_newest_format() -> None:
+    founded = Beginning(7, "b", ("http://b:1",), (Member(2, "b", ("http://b:1",)),))
+    assert founded.written()[:2] == b"\x96\x03", "older versions read it"
+    restored = msgspec.structs.replace(founded, restored=(300, 5))
+    assert restored.written() == b"\x97\x04" + founded.written()[2:] + b"\x92\xcd\x01\x2c\x05"
+    assert Beginning.read(restored.written(), 2) == restored
+
+
 def test_the_beginning_of_a_log_of_a_format_to_come_is_refused() -> None:
     with pytest.raises(StateError, match="whose it is"):
-        Beginning.read(msgspec.msgpack.encode((4, 7, "b", [], [])), 2)
+        Beginning.read(msgspec.msgpack.encode((5, 7, "b", [], [])), 2)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kvstore.errors import ErrorKind, KvError
+from kvstore.server.backup import read_backup
 from kvstore.server.snapshot_export import EXPORTS_MAX
 from kvstore.service.caller import ANYBODY, Caller
 from kvstore.service.maintenance import HASHES_MAX, SNAPSHOT_CHUNK_BYTES
@@ -34,7 +35,6 @@ from kvstore.types import (
 from tests.support.cluster import Cluster
 from tests.support.host import Host
 from tests.support.scenario import run_scenario, scenario
-from wal.snapshot_file import SnapshotFile, SnapshotReader
 
 CHECKS = ("data_corruption", "serializable_read", "linearizable_read", "non_learner")
 MIB = 1024 * 1024
@@ -248,15 +248,15 @@ async def test_a_snapshot_comes_in_chunks_with_the_digest_of_all_and_can_be_load
     assert left == 0
     assert {len(chunk.blob) for chunk in chunks[:-1]} == {SNAPSHOT_CHUNK_BYTES}
     assert (last.blob, last.remaining_bytes) == (hashlib.sha256(blob).digest(), 0)
-    file = host.disk.create("/data/backup")
-    file.write([blob], 0)
     latest = host.node.snapshots.latest
     assert latest is not None
-    reader = SnapshotReader(host.disk, SnapshotFile("/data/backup", latest.meta, len(blob), 0))
-    loader = host.node._new_loader()
-    for piece in reader.chunks():
-        loader.feed(piece)
-    loaded = loader.finish()
+    content = host.disk.content(latest.path)
+    # etcdctl takes it for whole only if it has whole sectors, and the digest behind them.
+    assert len(blob) % 512 == 0
+    assert 0 <= len(blob) - len(content) < 512
+    assert blob == content + bytes(len(blob) - len(content))
+    host.disk.create("/data/backup").write([blob + last.blob], 0)
+    loaded = read_backup(host.disk, "/data/backup").machine
     assert loaded.effects_hash == host.machine.effects_hash
     assert loaded.store.revision == 21
 
