@@ -81,8 +81,8 @@ def make_certificates(directory: Path) -> Certificates:
     directory.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     server = authority.issue_cert("127.0.0.1", "localhost")
-    # Without a common name: who shows it is nobody yet.
-    client = authority.issue_cert("client.test")
+    # Of a user whom the script makes, and who may do nothing: whoever brings no token is that one.
+    client = authority.issue_cert("client.test", common_name="cert")
     files = Certificates(
         authority=directory / "ca.pem",
         server=directory / "server.pem",
