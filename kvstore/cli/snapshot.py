@@ -78,7 +78,7 @@ def status(file: Path, form: str) -> None:
     from kvstore.server.backup import read_backup
     from wal.files import OsDisk
 
-    with _told_plainly():
+    with _told_plainly(file):
         backup = read_backup(OsDisk(_no_loop), str(file))
     store = backup.machine.store
     version = backup.machine.cluster_version
@@ -149,7 +149,7 @@ def restore(
         raise click.UsageError("--bump-revision and --mark-compacted are given together, or not")
     flags = {name.replace("_", "-"): text for name, text in given.items() if text is not None}
     config = load(flags, {}, lambda path: Path(path).read_bytes()).config
-    with _told_plainly():
+    with _told_plainly(file):
         restored = restore_into(
             OsDisk(_no_loop),
             str(file),
@@ -184,7 +184,7 @@ def _say_restored(file: Path, config: ServerConfig, restored: Restored) -> None:
 
 
 @contextlib.contextmanager
-def _told_plainly() -> Iterator[None]:
+def _told_plainly(file: Path) -> Iterator[None]:
     """What the disk and the file's checks say, as the command's error."""
     from wal.errors import WalError
 
@@ -193,8 +193,8 @@ def _told_plainly() -> Iterator[None]:
     except WalError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{where}{error.strerror or error}") from error
+        where = error.filename or file
+        raise click.ClickException(f"{where}: {error.strerror or error}") from error
 
 
 def _no_loop(*_: object) -> None:

@@ -65,6 +65,7 @@ def test_a_file_that_is_not_there_is_named(run, tmp_path: Path, monkeypatch, com
     monkeypatch.chdir(tmp_path)
     code, _, err = run("snapshot", command, "nowhere")
     assert (code, err) == (1, "Error: nowhere: No such file or directory\n")
+    assert run("snapshot", command, str(tmp_path))[2] == f"Error: {tmp_path}: Is a directory\n"
     assert os.listdir() == []
 
 
