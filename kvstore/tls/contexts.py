@@ -11,6 +11,8 @@ import contextvars
 import logging
 import os
 import ssl
+import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
@@ -25,6 +27,11 @@ ALPN: Final = ("http/1.1", "h2")
 """Whoever takes both gets HTTP/1.1: HTTP/2 is here for gRPC, whose clients offer nothing else."""
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 """A file that is no certificate may be anything, a device too."""
+
+BUILD_AGAIN_SECONDS: Final = 1.0
+"""After what could not be used has not changed. It takes milliseconds to find that out, and anybody
+may connect as often as they like.
+"""
 
 C = TypeVar("C", bound=ssl.SSLContext)
 
@@ -218,6 +225,9 @@ def _load_pair(
 
 def _read(flag: str, path: str) -> bytes:
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            # To open it would wait, with all that this member does, for somebody who writes.
+            raise ConfigError(f"{flag} {path}: is a pipe; it must be a file, which is read again")
         with Path(path).open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
@@ -265,16 +275,18 @@ class Watched(Generic[C]):
         self._files = files
         self._seen = self._look()
         self._failed: object = None
+        self._again_at = 0.0
         self._context = build()
 
     def current(self) -> C:
         """For a new connection; never raises: what cannot be used now was usable once."""
         seen = self._look()
-        if seen != self._seen:
+        now = time.monotonic()
+        if seen != self._seen and (seen != self._failed or now >= self._again_at):
+            self._again_at = now + BUILD_AGAIN_SECONDS
             try:
                 self._context = self._build()
             except ConfigError as error:
-                # Tried again at each connection: perhaps the other file comes in a moment.
                 if self._failed != seen:
                     self._failed = seen
                     log.warning("what was there before stays in force: %s", error)

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import errno
+import itertools
 import logging
 import socket
 import ssl
@@ -32,8 +34,17 @@ SHUTDOWN_SECONDS_MAX: Final = 10.0
 """How long the other side may take over its farewell, and what was sent before it. By default it
 were thirty seconds, in which a client that never says it keeps the socket.
 """
+ACCEPTED_AT_ONCE_MAX: Final = 16
+"""Of a crowd at the door, before everybody else has a turn: where a socket can be accepted at once,
+an event loop does not wait.
+"""
 ACCEPT_AGAIN_SECONDS: Final = 1.0
 """After what only time mends: no file descriptor is left, for instance."""
+
+
+def wall_clock() -> float:
+    """Unix seconds, by which certificates end."""
+    return datetime.datetime.now(datetime.UTC).timestamp()
 
 
 class Ledger(Protocol):
@@ -113,7 +124,9 @@ class Listener:
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        for number in itertools.count(1):
+            if number % ACCEPTED_AT_ONCE_MAX == 0:
+                await asyncio.sleep(0)
             try:
                 accepted, address = await loop.sock_accept(listening)
             except OSError as error:
@@ -148,6 +161,9 @@ class Listener:
         """Why whoever is there may not come in; "" if they may."""
         settings = self._settings
         certificate = transport.get_extra_info("peercert")
+        if certificate and ssl.cert_time_to_seconds(certificate["notAfter"]) < wall_clock():
+            # OpenSSL does not look again at whoever resumes a session of TLS 1.2, for two hours.
+            return f"its certificate was valid until {certificate['notAfter']}"
         return names.refusal(certificate, settings.allowed_names, settings.allowed_hosts)
 
     def new_protocol(self) -> asyncio.Protocol:
@@ -164,7 +180,7 @@ class Visitor(asyncio.Protocol):
         address: Where it comes from.
     """
 
-    __slots__ = ("_accepted", "_address", "_began", "_came_in", "_listener")
+    __slots__ = ("_accepted", "_address", "_began", "_came_in", "_gone", "_listener", "_refused")
 
     def __init__(self, listener: Listener, accepted: socket.socket, address: str) -> None:
         self._listener = listener
@@ -172,6 +188,8 @@ class Visitor(asyncio.Protocol):
         self._address = address
         self._began = False
         self._came_in = False
+        self._refused: asyncio.Transport | None = None
+        self._gone = asyncio.Event()
 
     async def shake_hands(self) -> None:
         """Until it is in, or gone."""
@@ -186,11 +204,17 @@ class Visitor(asyncio.Protocol):
                 ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
                 ssl_shutdown_timeout=SHUTDOWN_SECONDS_MAX,
             )
+            if self._refused is not None:
+                # It counts for as long as it may take over its farewell.
+                await self._gone.wait()
         except OSError as error:
             is_tls = isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
             self._listener.fail(self._address, reason(error), is_tls=is_tls)
             forget_stack(error)
         finally:
+            if self._refused is not None:
+                self._refused.abort()
+                self._refused = None
             if not self._came_in:
                 self._listener.leave()
 
@@ -212,16 +236,21 @@ class Visitor(asyncio.Protocol):
         """
         # The event loop promises a stream here, and uvloop's is no subclass that could be checked.
         stream: asyncio.Transport = transport  # type: ignore[assignment]
-        self._came_in = True
-        self._listener.leave()
         words = self._listener.refusal(stream)
         if words:
+            self._refused = stream
             self._listener.fail(self._address, words, is_tls=True)
             stream.close()
             return
+        self._came_in = True
+        self._listener.leave()
         successor = self._listener.new_protocol()
         stream.set_protocol(successor)
         successor.connection_made(stream)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Whoever was refused is gone."""
+        self._gone.set()
 
 
 def _bind(opened: socket.socket, address: tuple[Any, ...], backlog: int) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
+
+SHOWN_CHARACTERS_MAX: Final = 64
+"""How much of a Common Name is told; longer ones break RFC 5280, and OpenSSL takes them."""
 
 
 def common_name(certificate: Mapping[str, Any] | None) -> str | None:
@@ -67,8 +70,9 @@ def refusal(
     """
     names, hosts = tuple(allowed_names), tuple(allowed_hosts)
     own = common_name(certificate)
+    shown = repr((own or "")[:SHOWN_CHARACTERS_MAX])
     if names and own not in names:
-        return f"its certificate's Common Name {own or ''!r} is not allowed"
+        return f"its certificate's Common Name {shown} is not allowed"
     if hosts and not any(is_for_host(certificate, host) for host in hosts):
-        return f"its certificate (Common Name {own or ''!r}) is for none of {', '.join(hosts)}"
+        return f"its certificate (Common Name {shown}) is for none of {', '.join(hosts)}"
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("kvstore.tls")
 
 ENDS_SOON: Final = datetime.timedelta(days=14)
+ENDING_TOLD_MAX: Final = 8
+"""In the bundle of a system there may be many."""
+NAME_CHARACTERS_MAX: Final = 256
 
 
 class Port:
@@ -125,25 +129,84 @@ def _port(
 
 
 def _tell(settings: TlsSettings) -> None:
-    """Say whose certificate it is and when it ends: else the end comes as a surprise."""
-    # Here and not above: it takes tens of milliseconds, which only those with TLS should pay.
+    """Say whose certificate it is and when what is in force ends: else it comes as a surprise."""
+    now = datetime.datetime.now(datetime.UTC)
+    for path, tell in (
+        (settings.cert_file, _tell_own),
+        (settings.dial_cert_file, _tell_own),
+        (settings.trusted_ca_file, _tell_authorities),
+        (settings.crl_file, _tell_revoked),
+    ):
+        if not path:
+            continue
+        try:
+            with warnings.catch_warnings():
+                # The library warns of a name that is too long, or empty; it is shown all the same.
+                warnings.simplefilter("ignore")
+                tell(path, Path(path).read_bytes(), now, soon=not settings.self_signed)
+        except (OSError, ValueError) as error:
+            # OpenSSL took it.
+            log.debug("%s cannot be described: %s", path, error)
+
+
+# The library is imported where it is needed: it takes tens of milliseconds, which only those with
+# TLS should pay.
+
+
+def _tell_own(path: str, data: bytes, now: datetime.datetime, *, soon: bool) -> None:
     from cryptography import x509
 
-    try:
-        found = x509.load_pem_x509_certificate(Path(settings.cert_file).read_bytes())
-    except (OSError, ValueError) as error:
-        # OpenSSL took it.
-        log.debug("%s cannot be described: %s", settings.cert_file, error)
-        return
-    now = datetime.datetime.now(datetime.UTC)
+    found = x509.load_pem_x509_certificate(data)
     left = found.not_valid_after_utc - now
-    subject = found.subject.rfc4514_string() or "a subject without a name"
     level, words = logging.INFO, "is valid until"
     if left < datetime.timedelta():
         level, words = logging.ERROR, "is refused by everybody, for it was valid until"
     elif found.not_valid_before_utc > now:
         level, words = logging.ERROR, "is not valid yet (is the clock right?); it will be until"
-    elif left < ENDS_SOON and not settings.self_signed:
+    elif left < ENDS_SOON and soon:
         level, words = logging.WARNING, "must be replaced soon: it is valid until"
-    end = found.not_valid_after_utc.isoformat(sep=" ", timespec="minutes")
-    log.log(level, "%s (%s) %s %s", settings.cert_file, subject, words, end)
+    _log(level, path, found.subject.rfc4514_string(), words, found.not_valid_after_utc)
+
+
+def _tell_authorities(path: str, data: bytes, now: datetime.datetime, *, soon: bool) -> None:
+    from cryptography import x509
+
+    ending = [
+        each
+        for each in x509.load_pem_x509_certificates(data)
+        if each.not_valid_after_utc - now < ENDS_SOON
+    ]
+    for each in ending[:ENDING_TOLD_MAX]:
+        level, words = logging.WARNING, "is a CA that must be replaced soon: it is valid until"
+        if each.not_valid_after_utc < now:
+            level, words = logging.ERROR, "lets nobody in whom it signed, for it was valid until"
+        elif not soon:
+            continue
+        _log(level, path, each.subject.rfc4514_string(), words, each.not_valid_after_utc)
+
+
+def _tell_revoked(
+    path: str,
+    data: bytes,
+    now: datetime.datetime,
+    *,
+    soon: bool,  # noqa: ARG001
+) -> None:
+    from cryptography import x509
+
+    begin = b"-----BEGIN X509 CRL-----"
+    lists = [x509.load_pem_x509_crl(begin + part) for part in data.split(begin)[1:]]
+    # Lists are made for days or weeks: what is near its end is as it should be.
+    over = [each for each in lists if each.next_update_utc and each.next_update_utc < now]
+    for each in over[:ENDING_TOLD_MAX]:
+        assert each.next_update_utc is not None
+        words = "is a list of revoked certificates by which nobody gets in, for it was valid until"
+        _log(logging.ERROR, path, each.issuer.rfc4514_string(), words, each.next_update_utc)
+
+
+def _log(level: int, path: str, name: str, words: str, end: datetime.datetime) -> None:
+    # A name may hold whatever its CA let through, the end of a line too.
+    printable = "".join(each if each.isprintable() else "?" for each in name[:NAME_CHARACTERS_MAX])
+    shown = printable or "a subject without a name"
+    until = end.isoformat(sep=" ", timespec="minutes")
+    log.log(level, "%s (%s) %s %s", path, shown, words, until)

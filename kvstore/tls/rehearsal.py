@@ -21,16 +21,17 @@ def rehearse(server: ServerContext, dial: DialContext, host: str) -> str:
         host: Under which others find it.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    sides = [
-        dial.wrap_bio(to_client, to_server, server_hostname=host),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
     try:
+        sides = [
+            dial.wrap_bio(to_client, to_server, server_hostname=host),
+            server.wrap_bio(to_server, to_client, server_side=True),
+        ]
         for _ in range(ROUNDS_MAX):
             for side in list(sides):
                 with contextlib.suppress(ssl.SSLWantReadError):
                     side.do_handshake()
                     sides.remove(side)
-    except ssl.SSLError as error:
+    except (ssl.SSLError, ValueError) as error:
+        # The latter where the host is none that a certificate could be for.
         return reason(error)
     return "the handshake does not end" if sides else ""

@@ -117,7 +117,13 @@ def _alternatives(hosts: list[str]) -> list[x509.GeneralName]:
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
-            found.append(x509.DNSName(host))
+            try:
+                found.append(x509.DNSName(host))
+            except ValueError as error:
+                raise ConfigError(
+                    f"{host}: no certificate can be made for this host of a URL, which has letters "
+                    "beyond ASCII; give it as it is in DNS (xn--…)"
+                ) from error
             continue
         if not address.is_unspecified:
             found.append(x509.IPAddress(address))

@@ -4,84 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
+import datetime
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from kvstore.client import Tls
-from kvstore.server.network import tls as peer_tls
-from kvstore.server.network.handshake import Handshake
 from kvstore.tls import listener as listener_module
 from kvstore.tls.contexts import Watched, server_context
 from kvstore.tls.listener import Listener
-from kvstore.tls.ports import Port
 from kvstore.tls.settings import TlsSettings
-from tests.support.certificates import Authority
+from tests.e2e.tls_doors import LOOPS, SECONDS, Echo, Ledger, Work, listening, until
+from tests.support.certificates import DAY, Authority
 
-Work = Callable[..., Any]
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.SelectorEventLoop,
-    "uvloop": uvloop.new_event_loop,
-}
-SECONDS = 10.0
-
-
-class Ledger:
-    def __init__(self, room: int = 100) -> None:
-        self.room = room
-        self.open = 0
-        self.failures: list[tuple[str, bool]] = []
-
-    def enter_gate(self) -> bool:
-        if self.open >= self.room:
-            return False
-        self.open += 1
-        return True
-
-    def leave_gate(self) -> None:
-        self.open -= 1
-
-    def count_failure(self, address: str, words: str, *, is_tls: bool) -> None:
-        assert address == "127.0.0.1"
-        self.failures.append((words, is_tls))
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
+NOW = datetime.datetime.now(datetime.UTC)
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-@contextlib.asynccontextmanager
-async def listening(
-    authority: Authority, ledger: Ledger, **more: Any
-) -> AsyncIterator[tuple[str, int]]:
-    cert, key = authority.pair("server")
-    settings = TlsSettings(port="client", cert_file=cert, key_file=key, **more)
-    contexts = Watched(lambda: server_context(settings), settings.files)
-    opened = Listener(contexts, settings, Echo, ledger)
-    await opened.open("127.0.0.1", 0, 100)
-    try:
-        yield opened.sockets[0].getsockname()
-    finally:
-        opened.close()
-        await opened.wait_closed()
-    assert ledger.open == 0
-    assert not len(opened)
 
 
 async def said(address: tuple[str, int], context: ssl.SSLContext | None, sent: bytes) -> bytes:
@@ -93,12 +39,6 @@ async def said(address: tuple[str, int], context: ssl.SSLContext | None, sent: b
         return await asyncio.wait_for(reader.read(100), SECONDS)
     finally:
         writer.close()
-
-
-async def until(look: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        for _ in iter(look, True):
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(params=LOOPS)
@@ -157,6 +97,101 @@ def test_a_certificate_for_another_host_is_closed_out(on_loop: Work, authority: 
     assert ledger.failures == [(words, True)]
 
 
+def test_a_session_does_not_outlive_the_certificate_that_began_it(
+    on_loop: Work, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger()
+    context = authority.client("client", ends=NOW + DAY).context()
+    resumed: list[bool | None] = []
+
+    def call(address: tuple[str, int], session: ssl.SSLSession | None) -> tuple[bytes, Any]:
+        with (
+            socket.create_connection(address, SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as wrapped,
+        ):
+            resumed.append(wrapped.session_reused)
+            wrapped.sendall(b"hello")
+            found = wrapped.recv(100), wrapped.session
+            wrapped.unwrap()
+            return found
+
+    async def work() -> None:
+        demands = {"trusted_ca_file": authority.file, "max_version": "TLS1.2"}
+        async with listening(authority, ledger, **demands) as address:
+            answer, session = await asyncio.to_thread(call, address, None)
+            assert answer == b"hello"
+            answer, session = await asyncio.to_thread(call, address, session)
+            assert answer == b"hello"
+            later = (NOW + 2 * DAY).timestamp
+            monkeypatch.setattr(listener_module, "wall_clock", later)
+            with contextlib.suppress(OSError):
+                answer, _ = await asyncio.to_thread(call, address, session)
+                assert answer == b""
+            await until(lambda: bool(ledger.failures))
+
+    on_loop(work())
+    assert resumed == [False, True, True]
+    assert ledger.failures[0][0].startswith("its certificate was valid until ")
+
+
+def test_whoever_is_refused_counts_until_it_is_gone(
+    on_loop: Work, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger()
+    monkeypatch.setattr(listener_module, "SHUTDOWN_SECONDS_MAX", 2.0)
+    cert, key = authority.pair("wrong", hosts=("other.example",))
+    context = Tls(ca_file=authority.file, cert_file=cert, key_file=key).context()
+
+    def enter(address: tuple[str, int]) -> ssl.SSLSocket:
+        plain = socket.create_connection(address, SECONDS)
+        return context.wrap_socket(plain, server_hostname="localhost")
+
+    async def work() -> None:
+        demands = {"trusted_ca_file": authority.file, "allowed_hosts": ("localhost",)}
+        async with listening(authority, ledger, **demands) as address:
+            # None of them says farewell, and one is there when the listener closes.
+            with await asyncio.to_thread(enter, address):
+                await until(lambda: len(ledger.failures) == 1)
+                await asyncio.sleep(0.1)
+                assert ledger.open == 1
+                await until(lambda: ledger.open == 0)
+            last = await asyncio.to_thread(enter, address)
+            await until(lambda: len(ledger.failures) == 2)
+        last.close()
+
+    on_loop(work())
+
+
+def test_a_crowd_at_the_door_does_not_keep_others_from_their_turn(
+    on_loop: Work, authority: Authority
+) -> None:
+    turn = 0
+    knocked: Counter[int] = Counter()
+
+    class Doorman(Ledger):
+        def enter_gate(self) -> bool:
+            knocked[turn] += 1
+            return False
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def work() -> None:
+        async with listening(authority, Doorman()) as address:
+            counting = asyncio.create_task(count_turns())
+            crowd = [socket.create_connection(address, SECONDS) for _ in range(60)]
+            await until(lambda: knocked.total() == len(crowd))
+            counting.cancel()
+            for each in crowd:
+                each.close()
+
+    on_loop(work())
+    assert max(knocked.values()) <= listener_module.ACCEPTED_AT_ONCE_MAX
+
+
 def test_a_handshake_that_is_never_finished_ends_and_one_that_is_cut_off_too(
     on_loop: Work, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,166 +241,6 @@ def test_handshakes_under_way_end_with_the_listener(on_loop: Work, authority: Au
             await until(lambda: ledger.open == 5)
         for writer in writers:
             writer.close()
-
-    on_loop(work())
-
-
-@contextlib.contextmanager
-def nobody_collects() -> Iterator[None]:
-    """As in a member: what is in a cycle and no longer young stays for good."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def remembered() -> Counter[str]:
-    """How many objects there are of the kinds that a connection consists of, on either loop."""
-    kinds = ("SSLProtocol", "_SSLProtocolTransport", "_Handshake", "_Dialling", "Visitor")
-    found = Counter(type(each).__name__ for each in gc.get_objects())
-    return Counter({kind: found[kind] for kind in (*kinds, "Handshake", "traceback")})
-
-
-async def expect_no_more_than(before: Counter[str]) -> None:
-    # What is in no cycle goes within a few turns of the loop.
-    with contextlib.suppress(TimeoutError):
-        await until(lambda: remembered() <= before)
-    assert remembered() - before == Counter()
-
-
-def visit(address: tuple[str, int], context: ssl.SSLContext | None, sent: bytes) -> None:
-    """Connect, say something, and go when the other side does."""
-    with socket.create_connection(address, SECONDS) as plain, contextlib.suppress(OSError):
-        if context is None:
-            plain.sendall(sent)
-            while plain.recv(1000):
-                pass
-        else:
-            with context.wrap_socket(plain, server_hostname="localhost") as wrapped:
-                wrapped.sendall(sent)
-                wrapped.recv(1000)
-                wrapped.unwrap()
-
-
-def first_words() -> bytes:
-    """How a client begins."""
-    outgoing = ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(
-        ssl.MemoryBIO(), outgoing, server_hostname="localhost"
-    )
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return outgoing.read()
-
-
-@pytest.mark.parametrize(
-    "kind", ["http", "nonsense", "cut", "slow", "nobody", "stranger", "other host", "friend"]
-)
-def test_a_connection_that_is_over_leaves_nothing_in_memory(
-    on_loop: Work, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    seconds = 0.3 if kind == "slow" else SECONDS
-    monkeypatch.setattr(listener_module, "HANDSHAKE_SECONDS_MAX", seconds)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    pairs = {
-        "stranger": lambda: Authority(elsewhere).pair("stranger"),
-        "other host": lambda: authority.pair("other", hosts=("other.example",)),
-        "friend": lambda: authority.pair("friend"),
-        "nobody": lambda: ("", ""),
-    }
-    context = None
-    if kind in pairs:
-        cert, key = pairs[kind]()
-        context = Tls(ca_file=authority.file, cert_file=cert, key_file=key).context()
-    said_first = {"http": b"GET / HTTP/1.1\r\n\r\n", "nonsense": b"\0\1" * 99}
-    sent = said_first.get(kind, first_words()[:50] if context is None else b"hello")
-    ledger = Ledger()
-    failures = 0 if kind == "friend" else 4
-
-    def visit_once(address: tuple[str, int]) -> None:
-        if kind == "cut":
-            with socket.create_connection(address, SECONDS) as plain:
-                plain.sendall(sent)
-        else:
-            visit(address, context, sent)
-
-    async def work() -> None:
-        demands = {"trusted_ca_file": authority.file, "allowed_hosts": ("localhost",)}
-        async with listening(authority, ledger, **demands) as address:
-            # Whoever comes first brings what stays for all.
-            await asyncio.to_thread(visit_once, address)
-            await until(lambda: ledger.open == 0)
-            with nobody_collects():
-                before = remembered()
-                for _ in range(3):
-                    await asyncio.to_thread(visit_once, address)
-                await until(lambda: ledger.open == 0 and len(ledger.failures) == failures)
-                await expect_no_more_than(before)
-
-    on_loop(work())
-
-
-@pytest.mark.parametrize("kind", ["not trusted", "refused", "no TLS", "slow", "gone"])
-def test_a_member_that_cannot_be_dialled_leaves_nothing_in_memory(
-    on_loop: Work, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(peer_tls, "HANDSHAKE_SECONDS_MAX", 0.3 if kind == "slow" else SECONDS)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    stranger = Authority(elsewhere)
-    trusted = stranger.file if kind == "not trusted" else authority.file
-    cert, key = stranger.pair("dialler")
-    settings = TlsSettings(port="peer", cert_file=cert, key_file=key, trusted_ca_file=trusted)
-    port = Port(settings, ("https://localhost:1",))
-
-    class Plain(asyncio.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
-            if kind == "gone":
-                transport.abort()
-
-        def data_received(self, _: bytes) -> None:
-            if kind == "no TLS":
-                self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                self.transport.close()
-
-    async def dial(address: tuple[str, int]) -> None:
-        lost = asyncio.get_running_loop().create_future()
-        handshake = Handshake(
-            client=True, on_head=lambda _: None, on_lost=lambda _, why: lost.set_result(why)
-        )
-        try:
-            await peer_tls.connect(handshake, *address, port)
-            # With TLS 1.3 the refusal of what was shown comes behind the handshake.
-            assert "ALERT_UNKNOWN_CA" in await asyncio.wait_for(lost, SECONDS)
-            assert kind == "refused"
-        except OSError:
-            assert kind != "refused"
-        finally:
-            handshake.drop()
-
-    async def dial_often(address: tuple[str, int]) -> None:
-        await dial(address)
-        with nobody_collects():
-            before = remembered()
-            for _ in range(3):
-                await dial(address)
-            await expect_no_more_than(before)
-
-    async def work() -> None:
-        if kind in ("not trusted", "refused"):
-            demands = {"trusted_ca_file": authority.file}
-            async with listening(authority, Ledger(), **demands) as address:
-                await dial_often(address)
-            return
-        server = await asyncio.get_running_loop().create_server(Plain, "127.0.0.1", 0)
-        try:
-            await dial_often(server.sockets[0].getsockname())
-        finally:
-            server.close()
 
     on_loop(work())
 

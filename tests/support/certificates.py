@@ -50,8 +50,8 @@ class Authority:
         cert, key = self.pair(name, **more)  # type: ignore[arg-type]
         return Tls(ca_file=self.file, cert_file=cert, key_file=key)
 
-    def revoke(self, *certs: str) -> str:
-        """The file of what was taken back: these and no others."""
+    def revoke(self, *certs: str, ends: datetime.datetime | None = None) -> str:
+        """The file of what was taken back: these and no others; good for a day, or until then."""
         now = datetime.datetime.now(datetime.UTC)
         authority = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
         key = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
@@ -59,7 +59,7 @@ class Authority:
             x509.CertificateRevocationListBuilder()
             .issuer_name(authority.subject)
             .last_update(now - DAY)
-            .next_update(now + DAY)
+            .next_update(ends or now + DAY)
         )
         for cert in certs:
             serial = x509.load_pem_x509_certificate(Path(cert).read_bytes()).serial_number

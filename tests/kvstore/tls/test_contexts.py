@@ -7,6 +7,7 @@ import os
 import ssl
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 from kvstore.client import Client, Tls, TlsError
 from kvstore.errors import ConfigError
+from kvstore.tls import contexts
 from kvstore.tls.contexts import FILE_BYTES_MAX, Watched, dial_context, reason, server_context
 from kvstore.tls.settings import TLS12_SUITES, TlsSettings
 from tests.support.certificates import HOSTS, Authority
@@ -221,6 +223,35 @@ def test_what_cannot_be_used_leaves_what_was_there_and_is_said_once(
         assert len(caplog.records) == 2
     key.write_bytes(right)
     assert watched.current() is not first
+
+
+def test_what_cannot_be_used_is_not_tried_at_every_connection(
+    authority: Authority, settings: TlsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 1000.0
+    monkeypatch.setattr(contexts, "time", SimpleNamespace(monotonic=lambda: seconds))
+    tries: list[float] = []
+
+    def build() -> contexts.ServerContext:
+        tries.append(seconds)
+        return server_context(settings)
+
+    watched = Watched(build, settings.files)
+    Path(settings.key_file).write_bytes(b"half")
+    for seconds in (1001.0, 1001.5, 1001.9, 1002.0, 1002.5):  # noqa: B007 (the clock's)
+        watched.current()
+    assert tries == [1000.0, 1001.0, 1002.0]
+    authority.pair("server")
+    first = watched.current()
+    assert tries[-1] == 1002.5, "what has changed is not looked at"
+    assert watched.current() is first
+
+
+def test_a_pipe_is_refused_and_not_waited_for(settings: TlsSettings, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=r"key-file .*pipe: is a pipe; it must be a file"):
+        server_context(but(settings, key_file=str(pipe)))
 
 
 # --- Clients --------------------------------------------------------------------------------------

@@ -65,3 +65,11 @@ def test_every_rule_that_there_is_must_be_met(names, hosts, words):
 def test_who_shows_nothing_meets_no_rule():
     assert refusal(None, ("member",), ())
     assert refusal({}, (), ("a.example",))
+
+
+def test_a_name_of_any_length_is_told_in_a_few_characters():
+    certificate = {"subject": ((("commonName", "a\n\x1b" + "n" * 65536),),)}
+    for words in (refusal(certificate, ("x",), ()), refusal(certificate, (), ("x",))):
+        assert words.isprintable()
+        assert "'a\\n\\x1bnnn" in words
+        assert len(words) < 150

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import datetime
 import logging
+import warnings
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from kvstore.config import ServerConfig
 from kvstore.errors import ConfigError
@@ -79,6 +84,91 @@ def test_an_end_that_is_near_or_past_is_told(
     assert [(record.levelno, words in record.message) for record in caplog.records] == [
         (level, True)
     ]
+
+
+def signed_by_itself(path: Path, name: str | None, ends: datetime.datetime) -> tuple[str, str]:
+    """Certificate and key of whoever has this Common Name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    with warnings.catch_warnings():
+        # OpenSSL takes what the library refuses, or warns of.
+        warnings.simplefilter("ignore")
+        common = x509.NameAttribute(NameOID.COMMON_NAME, name or "", _validate=False)
+    subject = x509.Name([common] if name is not None else [])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - 400 * DAY)
+        .not_valid_after(ends)
+    )
+    made = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    path.write_bytes(made)
+    key_path = path.with_suffix(".key")
+    key_path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return str(path), str(key_path)
+
+
+def test_a_ca_and_a_list_that_are_over_are_told(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = authority.pair("server", ends=NOW + 300 * DAY)
+    parts = [
+        Path(signed_by_itself(tmp_path / "part.pem", name, ends)[0]).read_bytes()
+        for name, ends in (("over", NOW - DAY), ("soon", NOW + DAY), ("fine", NOW + 300 * DAY))
+    ]
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(b"".join(parts))
+    client_port(
+        ServerConfig(
+            listen_client_urls=("https://a:1",),
+            cert_file=cert,
+            key_file=key,
+            trusted_ca_file=str(bundle),
+            client_crl_file=authority.revoke(ends=NOW - DAY / 2),
+        )
+    )
+    told = [(record.levelno, record.message) for record in caplog.records]
+    assert [level for level, _ in told] == [logging.ERROR, logging.WARNING, logging.ERROR]
+    assert f"{bundle} (CN=over) lets nobody in whom it signed" in told[0][1]
+    assert f"{bundle} (CN=soon) is a CA that must be replaced soon" in told[1][1]
+    assert "list of revoked certificates by which nobody gets in" in told[2][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (None, "(a subject without a name)"),
+        ("", "(CN=)"),
+        ("a\nERROR b\x1b[31m", "(CN=a?ERROR b?[31m)"),
+        ("n" * 65536, f"(CN={'n' * 253})"),
+    ],
+    ids=["none", "empty", "control characters", "64 KiB"],
+)
+def test_whatever_a_certificate_is_called_it_is_one_short_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str | None, shown: str
+) -> None:
+    cert, key = signed_by_itself(tmp_path / "own.pem", name, NOW + 300 * DAY)
+    with caplog.at_level(logging.INFO, "kvstore.tls"):
+        client_port(ServerConfig(listen_client_urls=("https://a:1",), cert_file=cert, key_file=key))
+    assert len(caplog.records) == 1
+    assert f"{cert} {shown} is valid until" in caplog.records[0].message
+
+
+def test_a_host_that_no_certificate_is_for_does_not_stop_a_member(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = peer_port(config_of(authority.pair("server"), authority.file))
+    caplog.clear()
+    port.rehearse([".example"])
+    assert "other members will not be linked with this one" in caplog.text
 
 
 def test_a_ca_that_is_needed_to_dial_is_missed_at_the_start(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         made(tmp_path, "a")
 
 
+def test_a_host_that_is_not_as_in_dns_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^bücher\.example: no certificate can be made .*xn--"):
+        made(tmp_path, "bücher.example")
+
+
 def test_a_port_with_http_alone_makes_none(tmp_path: Path) -> None:
     client_port(ServerConfig(data_dir=str(tmp_path), auto_tls=True))
     assert list(tmp_path.iterdir()) == []
