@@ -55,10 +55,13 @@ def test_what_other_members_will_refuse_is_told(
     stranger = Authority(tmp_path / "else").pair("stranger")
     pair = authority.pair("server")
     elsewhere = authority.pair("elsewhere", hosts=("other.example",))
+    # For the right address, and a name that is no UTF-8.
+    odd = authority.odd("odd", b"\x30\x0a\x82\x02\xff\xfe\x87\x04\x7f\0\0\1")
     for config, words in (
         (config_of(stranger, authority.file), "unable to get local issuer certificate"),
         (config_of(elsewhere, authority.file), "IP address mismatch"),
         (config_of(pair, authority.file, peer_cert_allowed_cn="x"), "'server' is not allowed"),
+        (config_of(odd, authority.file), "the other side's certificate cannot be read"),
     ):
         caplog.clear()
         peer_port(config)
