@@ -49,7 +49,19 @@ shaking_hands: contextvars.ContextVar[AlertSender | None] = contextvars.ContextV
 """Who carries the handshake that begins."""
 
 
-class _Handshake(ssl.SSLObject):
+class _Legible(ssl.SSLObject):
+    """Fails, and does not break down, where a certificate holds names that Python cannot read."""
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        try:
+            return super().getpeercert(binary_form)
+        except ValueError as error:
+            words = f"the other side's certificate cannot be read: {error}"
+        # Event loops write the stack of any other error into the log.
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, words)
+
+
+class _Handshake(_Legible):
     """Tells the other side why a handshake failed: event loops close the connection first."""
 
     outgoing: ssl.MemoryBIO
@@ -82,7 +94,7 @@ class ServerContext(ssl.SSLContext):
         return handshake
 
 
-class _Dialling(ssl.SSLObject):
+class _Dialling(_Legible):
     """Looks at the name of whoever was dialled, before anything is said to him."""
 
     settings: TlsSettings

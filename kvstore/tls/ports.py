@@ -144,8 +144,8 @@ def _tell(settings: TlsSettings) -> None:
                 # The library warns of a name that is too long, or empty; it is shown all the same.
                 warnings.simplefilter("ignore")
                 tell(path, Path(path).read_bytes(), now, soon=not settings.self_signed)
-        except (OSError, ValueError) as error:
-            # OpenSSL took it.
+        except (OSError, ValueError, TypeError) as error:
+            # OpenSSL took it: older CAs write names as the library will not read them.
             log.debug("%s cannot be described: %s", path, error)
 
 

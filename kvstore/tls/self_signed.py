@@ -10,6 +10,7 @@ start at which little of its time is left::
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import logging
@@ -49,6 +50,7 @@ def self_signed(
     cert, key = directory / "cert.pem", directory / "key.pem"
     try:
         if key.exists() and _lasts(cert, now, min(RENEW_BEFORE, years * _YEAR / 2)):
+            _keep_private(key)
             return str(cert), str(key)
         made = _make([*dict.fromkeys(hosts)], years, now)
         Path(data_dir).parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +65,15 @@ def self_signed(
         ) from error
     log.info("made a certificate that is signed by itself, for %d years: %s", years, cert)
     return str(cert), str(key)
+
+
+def _keep_private(key: Path) -> None:
+    """A directory that came out of a backup may say otherwise."""
+    if key.stat().st_mode & 0o077:
+        # Somebody else's is not ours to close, and good enough to start with.
+        with contextlib.suppress(PermissionError):
+            key.chmod(0o600)
+        log.warning("%s was readable by others; if they read it, remove it and start again", key)
 
 
 def _lasts(path: Path, now: datetime.datetime, at_least: datetime.timedelta) -> bool:

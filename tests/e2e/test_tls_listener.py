@@ -134,6 +134,28 @@ def test_a_session_does_not_outlive_the_certificate_that_began_it(
     assert ledger.failures[0][0].startswith("its certificate was valid until ")
 
 
+def test_a_certificate_that_cannot_be_read_is_refused_without_a_stack(
+    on_loop: Work, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger()
+    # A name in DNS of two bytes that are no UTF-8.
+    cert, key = authority.odd("odd", b"\x30\x04\x82\x02\xff\xfe")
+    context = Tls(ca_file=authority.file, cert_file=cert, key_file=key).context()
+
+    async def work() -> None:
+        async with listening(authority, ledger, trusted_ca_file=authority.file) as address:
+            with contextlib.suppress(OSError):
+                assert await said(address, context, b"x") == b""
+            await until(lambda: bool(ledger.failures))
+
+    on_loop(work())
+    (words, is_tls), *more = ledger.failures
+    assert words.startswith("the other side's certificate cannot be read: 'utf-8' codec")
+    assert is_tls
+    assert not more
+    assert not caplog.records
+
+
 def test_whoever_is_refused_counts_until_it_is_gone(
     on_loop: Work, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

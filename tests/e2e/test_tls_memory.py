@@ -137,6 +137,23 @@ def test_a_connection_that_is_over_leaves_nothing_in_memory(
     on_loop(work())
 
 
+class NoMember(asyncio.Protocol):
+    """Whoever listens where a member was."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        if self.kind == "gone":
+            transport.abort()
+
+    def data_received(self, _: bytes) -> None:
+        if self.kind == "no TLS":
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            self.transport.close()
+
+
 @pytest.mark.parametrize("kind", ["not trusted", "refused", "no TLS", "slow", "gone"])
 def test_a_member_that_cannot_be_dialled_leaves_nothing_in_memory(
     on_loop: Work, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -150,17 +167,6 @@ def test_a_member_that_cannot_be_dialled_leaves_nothing_in_memory(
     cert, key = stranger.pair("dialler")
     settings = TlsSettings(port="peer", cert_file=cert, key_file=key, trusted_ca_file=trusted)
     port = Port(settings, ("https://localhost:1",))
-
-    class Plain(asyncio.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
-            if kind == "gone":
-                transport.abort()
-
-        def data_received(self, _: bytes) -> None:
-            if kind == "no TLS":
-                self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                self.transport.close()
 
     async def dial(address: tuple[str, int]) -> None:
         lost = asyncio.get_running_loop().create_future()
@@ -191,7 +197,8 @@ def test_a_member_that_cannot_be_dialled_leaves_nothing_in_memory(
             async with listening(authority, Ledger(), **demands) as address:
                 await dial_often(address)
             return
-        server = await asyncio.get_running_loop().create_server(Plain, "127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: NoMember(kind), "127.0.0.1", 0)
         try:
             await dial_often(server.sockets[0].getsockname())
         finally:

@@ -1,13 +1,16 @@
 """A node that must not start says why, and leaves nothing behind."""
 
 import asyncio
+import gc
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from kvstore.config import ServerConfig
-from kvstore.run import run
+from kvstore.run import _settle_collector, run
 
 
 async def test_an_empty_directory_is_no_member_of_an_existing_cluster(
@@ -38,3 +41,24 @@ async def test_a_key_that_is_not_there_is_named_before_anything_is_made(
         assert await run(config) == 1
     assert f"cannot start: --cert-file {cert}: cannot be read: No such file" in caplog.text
     assert not data.exists()
+
+
+@pytest.mark.parametrize(
+    ("new_loop", "looks_for_old_ones"),
+    [(asyncio.SelectorEventLoop, True), (uvloop.new_event_loop, False)],
+    ids=["asyncio", "uvloop"],
+)
+def test_old_cycles_are_looked_for_where_the_event_loop_leaves_some(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], looks_for_old_ones: bool
+) -> None:
+    async def settle() -> None:
+        _settle_collector()
+
+    before = gc.get_threshold()
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(settle())
+        assert (gc.get_threshold()[2] <= 10) is looks_for_old_ones
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

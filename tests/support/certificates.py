@@ -10,6 +10,8 @@ from typing import Final
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from kvstore.client import Tls
 
@@ -44,6 +46,35 @@ class Authority:
         cert.write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
         key.write_bytes(made.private_key_pem.bytes())
         return str(cert), str(key)
+
+    def odd(self, name: str, alternatives: bytes) -> tuple[str, str]:
+        """As ``pair``, with alternative names in DER as nobody should write them."""
+        now = datetime.datetime.now(datetime.UTC)
+        authority = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        signer = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        key = ec.generate_private_key(ec.SECP256R1())
+        oid = x509.SubjectAlternativeName.oid
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(authority.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - DAY)
+            .not_valid_after(now + DAY)
+            .add_extension(x509.UnrecognizedExtension(oid, alternatives), critical=False)
+        )
+        made = builder.sign(signer, hashes.SHA256())  # type: ignore[arg-type]
+        cert, key_file = self._directory / f"{name}.pem", self._directory / f"{name}-key.pem"
+        cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return str(cert), str(key_file)
 
     def client(self, name: str, **more: datetime.datetime) -> Tls:
         """What a client with a certificate of its own brings."""

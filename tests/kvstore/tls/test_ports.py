@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import ssl
 import warnings
 from pathlib import Path
 
@@ -54,10 +55,13 @@ def test_what_other_members_will_refuse_is_told(
     stranger = Authority(tmp_path / "else").pair("stranger")
     pair = authority.pair("server")
     elsewhere = authority.pair("elsewhere", hosts=("other.example",))
+    # For the right address, and a name that is no UTF-8.
+    odd = authority.odd("odd", b"\x30\x0a\x82\x02\xff\xfe\x87\x04\x7f\0\0\1")
     for config, words in (
         (config_of(stranger, authority.file), "unable to get local issuer certificate"),
         (config_of(elsewhere, authority.file), "IP address mismatch"),
         (config_of(pair, authority.file, peer_cert_allowed_cn="x"), "'server' is not allowed"),
+        (config_of(odd, authority.file), "the other side's certificate cannot be read"),
     ):
         caplog.clear()
         peer_port(config)
@@ -160,6 +164,21 @@ def test_whatever_a_certificate_is_called_it_is_one_short_line(
         client_port(ServerConfig(listen_client_urls=("https://a:1",), cert_file=cert, key_file=key))
     assert len(caplog.records) == 1
     assert f"{cert} {shown} is valid until" in caplog.records[0].message
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"\x14\x04M\xfcll", b"\x03\x04\0\x11\0\0"], ids=["T61", "bits"]
+)
+def test_a_name_that_cannot_be_read_does_not_stop_a_member(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encoded: bytes
+) -> None:
+    cert, key = signed_by_itself(tmp_path / "own.pem", "name", NOW + 300 * DAY)
+    path = Path(cert)
+    der = ssl.PEM_cert_to_DER_cert(path.read_text()).replace(b"\x0c\x04name", encoded)
+    path.write_text(ssl.DER_cert_to_PEM_cert(der))
+    with caplog.at_level(logging.DEBUG, "kvstore.tls"):
+        client_port(ServerConfig(listen_client_urls=("https://a:1",), cert_file=cert, key_file=key))
+    assert f"{cert} cannot be described" in caplog.text
 
 
 def test_a_host_that_no_certificate_is_for_does_not_stop_a_member(

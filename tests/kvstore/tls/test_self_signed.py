@@ -42,6 +42,18 @@ def test_it_is_kept_until_little_of_its_time_is_left(tmp_path: Path) -> None:
     assert made(tmp_path, "a", now=NOW + 340 * DAY).read_bytes() != first
 
 
+def test_a_key_that_others_may_read_is_closed_and_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = made(tmp_path, "a").with_name("key.pem")
+    made(tmp_path, "a")
+    assert not caplog.records
+    key.chmod(0o644)
+    made(tmp_path, "a")
+    assert oct(key.stat().st_mode)[-3:] == "600"
+    assert f"{key} was readable by others" in caplog.text
+
+
 def test_what_is_half_there_is_made_anew(tmp_path: Path) -> None:
     cert = made(tmp_path, "a")
     cert.write_bytes(b"nonsense")
