@@ -336,8 +336,24 @@ class Machines:
                 del self.damaged[host.number]
                 if host.known_id != member:
                     self._world.marks.hit("member replaced itself", host.number)
+            elif self._is_astray(host):
+                self.replace_soon(host)
+                return
             else:
                 await asyncio.sleep(POLL_SECONDS)
+
+    def _is_astray(self, host: Host) -> bool:
+        """Whether a machine that lost its disk looks for others where none is any more.
+
+        All that its flags name have left the cluster: only an operator knows where that is now.
+        """
+        if host.known_id not in self.forgotten:
+            return False
+        named = {url for urls in host.config.initial_cluster.values() for url in urls}
+        named -= set(host.config.initial_advertise_peer_urls)
+        rosters = [other.machine.roster for other in self._world.cluster.up if other is not host]
+        there = [member for roster in rosters for member in roster.listed()]
+        return bool(there) and not any(named & set(member.peerURLs) for member in there)
 
     def _is_whole(self, host: Host) -> bool:
         node, roster = host.node, host.machine.roster
