@@ -8,7 +8,6 @@ import shutil
 import grpc
 import pytest
 
-from kvstore.api.grpc.calls import Unary
 from kvstore.api.grpc.frames import PREFACE, SETTINGS, frame
 from kvstore.service.caller import Caller
 from tests.e2e.front_door import house, on_both_loops, post, until
@@ -255,23 +254,4 @@ async def test_h2load_is_served_on_many_streams(tmp_path):
         assert re.search(r"4000 succeeded, 0 failed, 0 errored, 0 timeout", said)
         await until(lambda: place.counters.http2.connections_open == 0)
         assert place.counters.http2.answers[0] == 4000
-        assert place.counters.http2.broken_connections == 0
-
-
-@needs("etcdctl")
-@on_both_loops
-async def test_etcdctl_speaks_grpc_go():
-    asked = []
-
-    def put(message, caller, reply):
-        asked.append((message, caller.timeout_seconds is not None))
-        reply(b"")
-
-    async with house(calls={"/etcdserverpb.KV/Put": Unary(put, bytes)}) as place:
-        endpoint = f"--endpoints=127.0.0.1:{place.port}"
-        assert await run("etcdctl", endpoint, "put", "key", "value") == "OK\n"
-        assert asked == [(b"\n\x03key\x12\x05value", True)]
-        with pytest.raises(AssertionError, match="unknown method Range for service"):
-            await run("etcdctl", endpoint, "get", "key")
-        await until(lambda: place.counters.http2.connections_open == 0)
         assert place.counters.http2.broken_connections == 0
