@@ -34,7 +34,9 @@ from tests.sim.checkers.reads import Reads
 from tests.sim.checkers.states import States
 from tests.sim.disk import SimDisk
 
-WORLD: Any = SimpleNamespace(marks=SimpleNamespace(hit=lambda *_: None))
+WORLD: Any = SimpleNamespace(
+    marks=SimpleNamespace(hit=lambda *_: None), machines=SimpleNamespace(forgotten={})
+)
 ALL = Configuration((NodeId(1), NodeId(2), NodeId(3)))
 JOINT = Configuration((NodeId(1), NodeId(2), NodeId(3)), (NodeId(3), NodeId(4), NodeId(5)))
 

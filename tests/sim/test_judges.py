@@ -23,7 +23,7 @@ from tests.sim.run import run
 
 CROWD = ("leases", "locks", "candidate", "observer", "watches", "register")
 GUARDED = ("administrator", "visitor")
-SEEDS_MAX = 8
+SEEDS_MAX = 32
 
 
 class _NothingToFalsifyError(Exception):

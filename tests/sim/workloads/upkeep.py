@@ -7,6 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from kvstore.errors import KvError
+from kvstore.server.backup import read_backup
 from kvstore.types import (
     CompactionRequest,
     DefragmentRequest,
@@ -17,11 +18,9 @@ from kvstore.types import (
     SnapshotResponse,
 )
 from kvstore.watch.events import make_event
-from raft.types import Index, SnapshotMeta, Term
 from tests.checking.history import Outcome
 from tests.checking.violation import ViolationError
 from wal.memory_disk import MemoryDisk
-from wal.snapshot_file import SnapshotFile, SnapshotReader
 
 if TYPE_CHECKING:
     import random
@@ -109,7 +108,7 @@ async def backups(world: World, client: Client, rng: random.Random) -> None:
             report = f"a backup of member {host.number} does not have the digest that it tells"
             world.report(ViolationError("recovery", report))
         elif host.up:
-            _check(world, host, _load(host, blob))
+            _check(world, host, _load(blob))
 
 
 async def _collect(world: World, client: Client, host: Host) -> list[SnapshotResponse] | None:
@@ -135,18 +134,11 @@ async def _read(client: Client, host: Host) -> list[SnapshotResponse] | None:
         return None
 
 
-def _load(host: Host, blob: bytes) -> StateMachine:
+def _load(blob: bytes) -> StateMachine:
     disk = MemoryDisk()
     disk.make_directory("/backup")
-    file = disk.create("/backup/file")
-    file.write([blob], 0)
-    latest = host.node.snapshots.latest
-    configuration = host.node.driver.raft.configuration
-    meta = latest.meta if latest else SnapshotMeta(Index(0), Term(0), configuration)
-    loader = host.node._new_loader()
-    for piece in SnapshotReader(disk, SnapshotFile("/backup/file", meta, len(blob), 0)).chunks():
-        loader.feed(piece)
-    return loader.finish()
+    disk.create("/backup/file").write([blob], 0)
+    return read_backup(disk, "/backup/file").machine
 
 
 def _check(world: World, host: Host, machine: StateMachine) -> None:
