@@ -16,6 +16,7 @@ from kvstore.api.grpc.long_answers import Long, LongAnswers
 from kvstore.api.grpc.streaming import StreamingCall
 from kvstore.api.grpc.unary import UnaryStream
 from kvstore.api.limits import ApiLimits, Counters
+from kvstore.budget import Rota
 from kvstore.errors import Code
 
 log = logging.getLogger("kvstore.api")
@@ -73,7 +74,7 @@ class Lane:
         self.patient: dict[UnaryStream, None] = {}
         self.streaming: dict[StreamingCall, None] = {}
         self._connections: dict[Connection, GrpcProtocol] = {}
-        self._soon = loop.call_soon
+        self._soon = Rota(loop.call_soon).call_soon
         self._long_answers: dict[Connection, LongAnswers] = {}
 
     def open_stream(self, connection: GrpcHttp2, stream_id: int, head: Head) -> CallStream:
