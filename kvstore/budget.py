@@ -6,8 +6,9 @@ deadline of about half a millisecond, in simulation a seeded count of steps: pur
 neither.
 """
 
-from collections.abc import Generator
-from typing import Protocol, TypeAlias, TypeVar
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -56,3 +57,49 @@ def finish(work: Sliced[T], budget: Budget) -> T:
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+
+SLICES_A_TURN: Final = 8
+"""Slices of answers to clients between two turns of everybody else: some milliseconds."""
+
+
+class Rota:
+    """Whose slice is next, where many do long work at the same time.
+
+    Were each to come back to the loop by itself, a thousand of them would take a thousand slices
+    before a heartbeat leaves, and a leader that is asked so much would lose its office.
+
+    Args:
+        soon: has a function called after everybody else's turn.
+    """
+
+    __slots__ = ("_is_going", "_soon", "_waiting")
+
+    def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
+        self._soon = soon
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_going = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is more to do than one turn takes."""
+        return len(self._waiting) >= SLICES_A_TURN
+
+    def call_soon(self, work: Callable[[], None]) -> None:
+        """Have a slice done once those before it are."""
+        self._waiting.append(work)
+        if not self._is_going:
+            self._is_going = True
+            self._soon(self._turn)
+
+    def _turn(self) -> None:
+        waiting = self._waiting
+        try:
+            for _ in range(min(len(waiting), SLICES_A_TURN)):
+                waiting.popleft()()
+        finally:
+            # Also if one failed: the others know nothing of that.
+            if waiting:
+                self._soon(self._turn)
+            else:
+                self._is_going = False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kvstore.apply import Outcome, SnapshotLoader, StateLimits, StateMachine
+from kvstore.budget import Rota
 from kvstore.commands import Body, Kind, PublishMember
 from kvstore.errors import ErrorKind, KvError, KvstoreError
 from kvstore.lease.lessor import Lessor
@@ -107,6 +108,7 @@ class Node:
         self.limits = config
         self.disk = environment.disk
         self.loop = loop = asyncio.get_running_loop()
+        self.rota = Rota(loop.call_soon)
         self.rng = environment.rng
         self.failed: asyncio.Future[BaseException] = loop.create_future()
         self.ready = asyncio.Event()
@@ -315,7 +317,7 @@ class Node:
 
     def read_budget(self) -> ClockBudget:
         """A fresh budget for one long read."""
-        return ClockBudget(self.clock)
+        return ClockBudget(self.clock, is_spent=self.rota.is_busy)
 
     # --- life -------------------------------------------------------------------------------------
 

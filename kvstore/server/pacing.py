@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kvstore.budget import Budget, Sliced, T
+from kvstore.budget import Budget, Rota, Sliced, T
 
 if TYPE_CHECKING:
     from wal.files import Lane
@@ -23,14 +23,20 @@ Ten of them are a hundredth of a heartbeat interval: peers and clients do not no
 
 
 class ClockBudget:
-    """A deadline on a monotonic clock."""
+    """A deadline on a monotonic clock.
+
+    Made for work that comes to a busy member, its first slice is as short as can be: a thousand may
+    come at once, and each begins at once, to hold what it reads.
+    """
 
     __slots__ = ("_clock", "_deadline", "_seconds")
 
-    def __init__(self, clock: Callable[[], float], seconds: float = SLICE_SECONDS) -> None:
+    def __init__(
+        self, clock: Callable[[], float], seconds: float = SLICE_SECONDS, *, is_spent: bool = False
+    ) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._deadline = clock() + seconds
+        self._deadline = clock() + (0.0 if is_spent else seconds)
 
     def renew(self) -> None:
         """Start a new slice now."""
@@ -44,6 +50,8 @@ class ClockBudget:
 class SlicedTask:
     """Sliced work under way on a loop: a slice, then everybody else's turn, then the next.
 
+    Given a rota in place of the loop, it shares the turns with others of its kind, and its first
+    slice is what is left of the budget.
     ``done`` gets the result or the exception, once, and never after ``cancel``. Work that ends
     within its first slice is done before the constructor returns.
     """
@@ -52,7 +60,7 @@ class SlicedTask:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: asyncio.AbstractEventLoop | Rota,
         work: Sliced[T],
         budget: Budget,
         done: Callable[[T | BaseException], None],
@@ -64,12 +72,17 @@ class SlicedTask:
         self._cancelled = False
         self.running = True
         """Whether there are slices to come: false from just before ``done`` is called."""
-        self._slice()
+        if isinstance(loop, Rota):
+            self._step()
+        else:
+            self._slice()
 
     def _slice(self) -> None:
-        if self._cancelled:
-            return
-        self._budget.renew()
+        if not self._cancelled:
+            self._budget.renew()
+            self._step()
+
+    def _step(self) -> None:
         try:
             next(self._work)
         except StopIteration as stop:

@@ -276,7 +276,7 @@ class Calls:
                 result.header = self.header(revision)
                 reply(self._still(identity) or result)
 
-        SlicedTask(self._loop, work, budget, done)
+        SlicedTask(self.node.rota, work, budget, done)
 
 
 def identify(node: "Node", caller: "Caller", revision: int) -> Identity:

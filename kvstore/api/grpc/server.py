@@ -12,9 +12,11 @@ from kvstore.api.grpc.header_blocks import Field
 from kvstore.api.grpc.heads import Head, Heads
 from kvstore.api.grpc.http2 import Http2Connection
 from kvstore.api.grpc.lifecycle import Connection
+from kvstore.api.grpc.long_answers import Long, LongAnswers
 from kvstore.api.grpc.streaming import StreamingCall
 from kvstore.api.grpc.unary import UnaryStream
 from kvstore.api.limits import ApiLimits, Counters
+from kvstore.budget import Rota
 from kvstore.errors import Code
 
 log = logging.getLogger("kvstore.api")
@@ -41,6 +43,8 @@ class Lane:
     __slots__ = (
         "_connections",
         "_counters",
+        "_long_answers",
+        "_soon",
         "answers",
         "call_later",
         "counters",
@@ -70,6 +74,8 @@ class Lane:
         self.patient: dict[UnaryStream, None] = {}
         self.streaming: dict[StreamingCall, None] = {}
         self._connections: dict[Connection, GrpcProtocol] = {}
+        self._soon = Rota(loop.call_soon).call_soon
+        self._long_answers: dict[Connection, LongAnswers] = {}
 
     def open_stream(self, connection: GrpcHttp2, stream_id: int, head: Head) -> CallStream:
         """The stream for a call."""
@@ -88,6 +94,7 @@ class Lane:
     def remove(self, connection: Connection) -> None:
         """A connection is gone."""
         del self._connections[connection]
+        self._long_answers.pop(connection, None)
 
     @property
     def protocols(self) -> "list[GrpcProtocol]":
@@ -101,6 +108,13 @@ class Lane:
         protocol = self._connections.get(connection)
         if protocol is not None:
             protocol.wake()
+
+    def encode_long(self, call: UnaryStream, answer: Long) -> None:
+        """Encode an answer that takes a while, behind those of its connection before it."""
+        of_connection = self._long_answers.get(call.connection)
+        if of_connection is None:
+            of_connection = self._long_answers[call.connection] = LongAnswers(self._soon)
+        of_connection.add(call, answer)
 
     def count(self, code: Code) -> None:
         """A call is answered."""

@@ -29,7 +29,10 @@ from kvstore.types import Record, WatchRequest, WatchResponse
 R = TypeVar("R", bound=Record)
 
 EVENTS_AT_ONCE: Final = 256
-"""Events encoded before others get a turn."""
+"""Events, or responses without any, encoded before others get a turn."""
+
+WATCH_REQUESTS_AT_ONCE: Final = 32
+"""Requests of a watch stream that are taken before others get a turn; a window holds thousands."""
 
 KEEP_ALIVES_MAX: Final = 256
 """Keep-alives of one stream that are under way; no more are read from it meanwhile."""
@@ -107,10 +110,10 @@ class Streams:
         for response in responses:
             parts = [encode_head(self._prepared, response)]
             events = response.events
-            for start in range(0, len(events), EVENTS_AT_ONCE):
+            for start in range(0, max(len(events), 1), EVENTS_AT_ONCE):
                 batch = events[start : start + EVENTS_AT_ONCE]
                 parts += [encode_event(event) for event in batch]
-                encoded += len(batch)
+                encoded += max(len(batch), 1)
                 if encoded >= EVENTS_AT_ONCE:
                     encoded = 0
                     await asyncio.sleep(0)
@@ -253,10 +256,14 @@ async def _read_watch_requests(
     exchange: Exchange, feed: WatchFeed, ready: asyncio.Event
 ) -> _Failure | None:
     """Hand requests over until there are no more, or one is refused: that ends the stream."""
+    taken = 0
     try:
         while (data := await exchange.receive()) is not None:
             feed.request(decode(WatchRequest, data))
             ready.set()
+            taken += 1
+            if not taken % WATCH_REQUESTS_AT_ONCE:
+                await asyncio.sleep(0)
     except Malformed as error:
         return _as_received(error)
     except (KvError, ConnectionError) as error:

@@ -12,6 +12,7 @@ from kvstore.api.grpc.calls import Unary
 from kvstore.api.grpc.frames import WINDOW_BYTES_DEFAULT, ErrorCode
 from kvstore.api.grpc.heads import Head
 from kvstore.api.grpc.lifecycle import Connection
+from kvstore.api.grpc.long_answers import Long
 from kvstore.api.grpc.outbox import NOTHING
 from kvstore.api.running import internal_error
 from kvstore.errors import Code, ErrorKind, KvError
@@ -133,12 +134,14 @@ class UnaryStream(CallStream):
         if isinstance(outcome, KvError):
             self.fail(outcome)
             return
+        if type(outcome) is Long:
+            self._lane.encode_long(self, outcome)
+            return
         try:
             message = self._call.encode(outcome)
         except Exception:
             log.exception("an answer could not be encoded by a mistake of the server's own")
-            self._lane.surprise()
-            self.fail(internal_error())
+            self.surprise()
             return
         self.is_answered = True
         length = len(message)
@@ -153,6 +156,16 @@ class UnaryStream(CallStream):
             self._queue(message)
         if not connection.is_awake:
             lane.wake(connection)
+
+    def surprise(self) -> None:
+        """It failed by a mistake of ours."""
+        self._lane.surprise()
+        self.fail(internal_error())
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the answer still."""
+        return not (self.is_over or self.is_answered)
 
     def _queue(self, message: bytes) -> None:
         """Let an answer wait for room, unless too much waits already."""

@@ -1,6 +1,5 @@
 """The calls with one request and one answer: which bytes are which message and which method."""
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -11,10 +10,11 @@ from kvstore.api.grpc.calls import Unary
 from kvstore.api.grpc.decode import decode
 from kvstore.api.grpc.encode import encode, encode_sliced, is_big
 from kvstore.api.grpc.fast import decode_delete_range, decode_put, decode_range
+from kvstore.api.grpc.long_answers import Long
 from kvstore.api.grpc.prepared import Prepared
 from kvstore.api.grpc.table import RPCS
 from kvstore.api.v3_json.table import Shape
-from kvstore.budget import Budget, Sliced
+from kvstore.budget import Budget
 from kvstore.errors import ErrorKind, KvError
 from kvstore.service.caller import Caller
 
@@ -27,7 +27,7 @@ _LONG: Final = frozenset({"range", "delete_range", "txn", "lease_time_to_live", 
 class UnaryCall:
     """One call.
 
-    A long answer is encoded before the reply, in slices: whoever carries it gets its bytes.
+    The reply gets a long answer as ``Long``: whoever carries it knows when its bytes can leave.
 
     Args:
         method: the service's.
@@ -73,20 +73,7 @@ class UnaryCall:
             reply(outcome)
             return
         budget = new_budget()
-        _slice(asyncio.get_running_loop(), encode_sliced(outcome, budget), budget, reply)
-
-
-def _slice(
-    loop: asyncio.AbstractEventLoop, work: Sliced[bytes], budget: Budget, reply: Reply
-) -> None:
-    """Do a slice of the work; the rest after everybody else's turn."""
-    budget.renew()
-    try:
-        next(work)
-    except StopIteration as stop:
-        reply(stop.value)
-    else:
-        loop.call_soon(_slice, loop, work, budget, reply)
+        reply(Long(encode_sliced(outcome, budget), budget))
 
 
 def unary_calls(

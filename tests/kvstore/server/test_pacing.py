@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kvstore.budget import CountedBudget, Sliced
+from kvstore.budget import SLICES_A_TURN, CountedBudget, Rota, Sliced
 from kvstore.server.pacing import ClockBudget, SlicedTask, in_lane
 from tests.support.virtual_loop import VirtualLoop, run_virtual
 from wal.memory_disk import MemoryDisk
@@ -28,6 +28,10 @@ def test_a_clock_budget_is_spent_when_its_time_is_up() -> None:
     assert budget.spent()
     budget.renew()
     assert not budget.spent()
+    in_haste = ClockBudget(lambda: now[0], seconds=0.5, is_spent=True)
+    assert in_haste.spent()
+    in_haste.renew()
+    assert not in_haste.spent()
 
 
 def test_work_of_one_slice_is_done_before_the_constructor_returns() -> None:
@@ -51,6 +55,68 @@ def test_slices_alternate_with_everything_else() -> None:
         assert results == ["done"]
 
     run_virtual(scenario, 1.0)
+
+
+def test_however_many_do_long_work_a_turn_takes_no_longer() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        log: list[int] = []
+        results: list[Any] = []
+        rota = Rota(loop.call_soon)
+        assert not rota.is_busy
+        for count in range(100):
+            SlicedTask(rota, work(3, log), CountedBudget(1), results.append)
+            assert rota.is_busy == (count + 1 >= SLICES_A_TURN)
+        for _ in range(38):
+            before = len(log) + len(results)
+            await asyncio.sleep(0)
+            assert 0 < len(log) + len(results) - before <= SLICES_A_TURN
+        assert results == ["done"] * 100
+        assert sorted(log) == log, "all take turns"
+
+    run_virtual(scenario, 1.0)
+
+
+def test_the_first_slice_of_many_is_what_the_budget_has_left() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        items: list[int] = []
+        budget = ClockBudget(loop.time, is_spent=True)
+
+        def reading() -> Sliced[str]:
+            for item in range(100):
+                items.append(item)
+                if budget.spent():
+                    yield
+            return "done"
+
+        results: list[Any] = []
+        SlicedTask(Rota(loop.call_soon), reading(), budget, results.append)
+        assert items == [0]
+        await asyncio.sleep(0.1)
+        assert results == ["done"]
+
+    run_virtual(scenario, 1.0)
+
+
+def test_a_slice_that_breaks_does_not_keep_the_others_from_their_turn() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        told: list[str] = []
+        done: list[int] = []
+        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+
+        def broken() -> None:
+            raise ValueError("a slice broke")
+
+        rota = Rota(loop.call_soon)
+        for slice_of in (broken, lambda: done.append(1), broken, lambda: done.append(2)):
+            rota.call_soon(slice_of)
+        await asyncio.sleep(1.0)
+        assert told == ["a slice broke"] * 2
+        assert done == [1, 2]
+        rota.call_soon(lambda: done.append(3))
+        await asyncio.sleep(1.0)
+        assert done == [1, 2, 3]
+
+    run_virtual(scenario, 10.0)
 
 
 def test_what_breaks_the_work_is_handed_over_and_nothing_after_a_cancel() -> None:

@@ -11,8 +11,10 @@ import h2.events
 
 from kvstore.api.grpc.calls import Calls, Unary
 from kvstore.api.grpc.frames import GOAWAY, frame
+from kvstore.api.grpc.long_answers import Long
 from kvstore.api.grpc.server import GrpcServer
 from kvstore.api.limits import ApiLimits, Counters
+from kvstore.budget import CountedBudget
 from kvstore.errors import Code, KvError
 from tests.kvstore.api.grpc.raw import frames_of
 from tests.support.virtual_loop import run_virtual
@@ -46,6 +48,8 @@ class Table:
         self.replies = []
         self.left = []
         self.ended = []
+        self.encoding = set()
+        self.most_encoding = 0
         self.calls: Calls = {
             "/a.B/Echo": Unary(self._echo, lambda outcome: outcome),
             "/a.B/Fail": Unary(self._fail, lambda outcome: outcome),
@@ -53,6 +57,7 @@ class Table:
             "/a.B/Patient": Unary(self._patient, lambda outcome: outcome, is_patient=True),
             "/a.B/Broken": Unary(echo, self._broken),
             "/a.B/Raises": Unary(self._raises, lambda outcome: outcome),
+            "/a.B/Long": Unary(self._long, lambda outcome: outcome),
             "/a.B/Big": Unary(echo, lambda outcome: bytes(int(outcome))),
             "/a.B/Chat": self._chat,
             "/a.B/Collect": self._collect,
@@ -84,6 +89,18 @@ class Table:
 
     def _raises(self, message, caller, reply):
         raise ValueError("cannot begin")
+
+    def _long(self, message, caller, reply):
+        reply(Long(self._in_slices(message), CountedBudget(1)))
+
+    def _in_slices(self, message):
+        """Encode an answer of so many bytes in ten slices, or fail."""
+        self.encoding.add(message)
+        for _ in range(10):
+            self.most_encoding = max(self.most_encoding, len(self.encoding))
+            yield
+        self.encoding.remove(message)
+        return bytes(int(message))
 
     async def _chat(self, exchange, caller):
         self.callers.append(caller)

@@ -9,7 +9,11 @@ from kvstore import types as t
 from kvstore.api.grpc.calls import Unary
 from kvstore.api.grpc.encode import encode
 from kvstore.api.grpc.face import Face
-from kvstore.api.grpc.stream_calls import EVENTS_AT_ONCE, KEEP_ALIVES_MAX
+from kvstore.api.grpc.stream_calls import (
+    EVENTS_AT_ONCE,
+    KEEP_ALIVES_MAX,
+    WATCH_REQUESTS_AT_ONCE,
+)
 from kvstore.api.grpc.table import RPCS
 from kvstore.budget import CountedBudget
 from kvstore.errors import Code, ErrorKind, KvError
@@ -101,6 +105,38 @@ async def test_a_watch_outlives_what_its_client_says_and_ends_with_the_call(sett
     assert not task.done()
     await end(task)
     assert watch.closed
+
+
+async def test_many_requests_at_once_let_others_have_their_turn(settle):
+    service = FakeService()
+    count = 20 * WATCH_REQUESTS_AT_ONCE
+    exchange = FakeExchange(*[create(key=b"a")] * count)
+    task = converse(service, WATCH, exchange)
+    await asyncio.sleep(0)
+    (watch,) = service.watches
+    while len(watch.requests) < count:
+        before = len(watch.requests)
+        await asyncio.sleep(0)
+        assert 0 < len(watch.requests) - before <= WATCH_REQUESTS_AT_ONCE
+    await settle(200)
+    assert len(exchange.sent) == count
+    await end(task)
+
+
+async def test_many_answers_at_once_let_others_have_their_turn(settle):
+    service = FakeService()
+    exchange = FakeExchange(create(key=b"a"))
+    task = converse(service, WATCH, exchange)
+    await settle()
+    exchange.sent.clear()
+    (watch,) = service.watches
+    watch.at_once = 3 * EVENTS_AT_ONCE
+    watch.push(*[t.WatchResponse(service.header(), n, created=True) for n in range(watch.at_once)])
+    await settle(3)
+    assert exchange.sent == []
+    await settle()
+    assert [answer.watch_id for answer in exchange.answers(WATCH)] == list(range(watch.at_once))
+    await end(task)
 
 
 async def test_requests_are_read_while_answers_are_written(settle):

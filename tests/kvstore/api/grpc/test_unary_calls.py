@@ -368,3 +368,29 @@ async def test_a_request_that_does_not_come_in_is_given_up():
     )
     assert client.answers[timed].status == (Code.DEADLINE_EXCEEDED, "context deadline exceeded")
     assert client.protocol._connection.streams == {}
+
+
+@in_virtual_time
+async def test_long_answers_are_encoded_one_at_a_time_and_not_for_those_who_left(caplog):
+    place = Place()
+    client = place.connect()
+    answers = [client.call("/a.B/Long", prefixed(b"%d" % number)) for number in range(5)]
+    failed = client.call("/a.B/Long", prefixed(b"no number"))
+    last = client.call("/a.B/Long", prefixed(b"9"))
+    other = place.connect()
+    beside = other.call("/a.B/Long", prefixed(b"7"))
+    client.h2.reset_stream(3)
+    client.flush()
+    for _ in range(15):
+        await asyncio.sleep(0)
+    other.flush()
+    # Others do not wait for it.
+    assert beside.messages == [bytes(7)]
+    await client.settled(100)
+    taken = [answer.messages for answer in answers]
+    assert taken == [[bytes(0)], [], [bytes(2)], [bytes(3)], [bytes(4)]]
+    assert failed.status[0] is Code.INTERNAL
+    assert place.counters.surprises == 1
+    assert "could not be encoded" in caplog.text
+    assert last.messages == [bytes(9)]
+    assert place.table.most_encoding == 2, "one for each connection"
