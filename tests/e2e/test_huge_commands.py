@@ -158,8 +158,8 @@ def _stalls(cluster: Cluster) -> float:
 def test_a_range_and_a_delete_of_300_000_keys_disturb_nobody(
     new_cluster: ClusterMaker, figure: FigureMaker
 ) -> None:
-    # Heartbeats are as ever. But a call may take 11 s, for all three members share two slow cores.
-    cluster = new_cluster(flags=["--election-timeout=3000"])
+    # Heartbeats are as ever. But a call may take 15 s, for all three members share two slow cores.
+    cluster = new_cluster(flags=["--election-timeout=5000"])
     leader = cluster.leader()
     _load(leader)
     before = _counts(cluster)
