@@ -6,6 +6,7 @@ The production budget, and driving sliced work on an event loop.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kvstore.budget import Budget, Rota, Sliced, T
@@ -116,14 +117,25 @@ def answer(reply: Callable[[Any], None], result: Any) -> None:
 async def in_lane(lane: "Lane", job: Callable[[], T]) -> T:
     """Run a job off the loop, in its lane's order, and wait for it."""
     waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-    def done(result: T | BaseException) -> None:
-        if waiting.done():
-            return
-        if isinstance(result, BaseException):
-            waiting.set_exception(result)
-        else:
-            waiting.set_result(result)
-
-    lane.submit(job, done)
+    lane.submit(job, partial(_settle, waiting))
     return await waiting
+
+
+async def in_turns(rota: Rota, work: Sliced[T], budget: Budget) -> T:
+    """Do sliced work, as a rota has it, and wait for its result; who leaves lets go of it."""
+    waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    task = SlicedTask(rota, work, budget, partial(_settle, waiting))
+    try:
+        return await waiting
+    finally:
+        task.cancel()
+
+
+def _settle(waiting: "asyncio.Future[T]", result: T | BaseException) -> None:
+    """Tell one who waits, unless they have left."""
+    if waiting.done():
+        return
+    if isinstance(result, BaseException):
+        waiting.set_exception(result)
+    else:
+        waiting.set_result(result)

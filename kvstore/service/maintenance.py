@@ -13,6 +13,7 @@ from kvstore.config import QUOTA_DEFAULT_BYTES
 from kvstore.errors import ErrorKind, KvError
 from kvstore.service.base import Calls
 from kvstore.service.caller import Caller
+from kvstore.service.presence import ask
 from kvstore.types import (
     AlarmAction,
     AlarmRequest,
@@ -201,7 +202,7 @@ class MaintenanceCalls(Calls):
         Raises:
             KvError: It is refused, or breaks off.
         """
-        await self._admitted(request, caller)
+        await ask(self._admit_learners, request, caller)
         version = self.machine.cluster_version
         digest = hashlib.sha256()
         async with aclosing(self.node.exports.stream()) as pieces:
@@ -213,18 +214,12 @@ class MaintenanceCalls(Calls):
                     yield SnapshotResponse(None, left, chunk, version)
         yield SnapshotResponse(None, 0, digest.digest(), version)
 
-    async def _admitted(self, request: SnapshotRequest, caller: Caller) -> None:
-        admitted = self._loop.create_future()
-
-        def settle(refusal: KvError | None) -> None:
-            if not admitted.done():
-                admitted.set_result(refusal)
-
-        if not self._refused(caller, settle, learners_may=True):
-            self._admit(request, caller, settle, lambda _: settle(None))
-        refusal = await admitted
-        if refusal is not None:
-            raise refusal
+    def _admit_learners(
+        self, request: SnapshotRequest, caller: Caller, reply: Callable[[KvError | None], None]
+    ) -> None:
+        """Reply with nothing if the caller may, also at a member that learns."""
+        if not self._refused(caller, reply, learners_may=True):
+            self._admit(request, caller, reply, lambda _: reply(None))
 
     # --- who leads --------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """A range in pieces: RangeStream of the KV service."""
 
-import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -9,8 +8,10 @@ from msgspec.structs import replace
 from kvstore.auth.check import NOBODY, Identity
 from kvstore.errors import Code, ErrorKind, KvError
 from kvstore.mvcc.checks import check_range
+from kvstore.server.pacing import in_turns
 from kvstore.service.base import Calls
 from kvstore.service.caller import Caller
+from kvstore.service.presence import ask
 from kvstore.types import (
     KeyValue,
     RangeRequest,
@@ -21,7 +22,7 @@ from kvstore.types import (
 )
 
 if TYPE_CHECKING:
-    from kvstore.budget import Budget, Sliced, T
+    from kvstore.budget import Budget
 
 FIRST_PIECE_RECORDS: Final = 10
 """The first piece is small, so that whoever asked sees soon that something comes."""
@@ -49,7 +50,7 @@ class RangeStreamCalls(Calls):
                 breaks off.
         """
         _check(request)
-        await self._current(request, caller)
+        await ask(self._when_current, request, caller)
         identity = self._reader(request, caller)
         store = self.machine.store
         header = self.header()
@@ -85,25 +86,14 @@ class RangeStreamCalls(Calls):
         last = RangeResponse(header, kvs, bool(uncounted) and left == 0, count + uncounted)
         yield RangeStreamResponse(last)
 
-    async def _current(self, request: RangeRequest, caller: Caller) -> None:
-        """Wait until what is here is good enough to answer with.
-
-        Raises:
-            KvError: it will not be, or the caller may not ask.
-        """
-        settled: asyncio.Future[KvError | None] = self._loop.create_future()
-
-        def settle(refusal: KvError | None) -> None:
-            if not settled.done():
-                settled.set_result(refusal)
-
+    def _when_current(
+        self, request: RangeRequest, caller: Caller, reply: Callable[[KvError | None], None]
+    ) -> None:
+        """Reply with nothing once what is here is good enough to answer with."""
         if request.serializable:
-            self._admit(request, caller, settle, lambda _: settle(None))
+            self._admit(request, caller, reply, lambda _: reply(None))
         else:
-            self._read(caller, settle, lambda: settle(None))
-        refusal = await settled
-        if refusal is not None:
-            raise refusal
+            self._read(caller, reply, lambda: reply(None))
 
     def _reader(self, request: RangeRequest, caller: Caller) -> Identity:
         """Who reads, judged by the state that is read."""
@@ -126,14 +116,14 @@ class RangeStreamCalls(Calls):
     ) -> tuple[list[KeyValue], bytes | None]:
         bytes_max = self._limits.max_request_bytes
         work = self.machine.store.piece(request, budget, records_max, bytes_max)
-        return await _in_slices(work, budget)
+        return await in_turns(self.node.rota, work, budget)
 
     async def _count(self, request: RangeRequest, budget: "Budget") -> int:
         """How many keys there are in the rest of a range."""
         rest = replace(request, count_only=True, limit=0)
         store = self.machine.store
         work = store.range(rest, budget, self._limits.response_bytes_max)
-        return (await _in_slices(work, budget)).count
+        return (await in_turns(self.node.rota, work, budget)).count
 
 
 def _check(request: RangeRequest) -> None:
@@ -153,15 +143,3 @@ def _check(request: RangeRequest) -> None:
 def _behind(request: RangeRequest, key: bytes) -> RangeRequest:
     """The rest of a range behind a key; the next key that there can be is longer by a zero."""
     return replace(request, key=key + b"\0")
-
-
-async def _in_slices(work: "Sliced[T]", budget: "Budget") -> "T":
-    """Do long work, with everybody else's turn between two slices."""
-    while True:
-        budget.renew()
-        try:
-            next(work)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        await asyncio.sleep(0)
