@@ -20,6 +20,7 @@ and because work and depth are bounded here as they are for JSON (docs/decisions
 each message against protobuf.
 """
 
+from functools import cache
 from typing import Any, Final, NoReturn, TypeVar
 
 from msgspec import Struct
@@ -119,14 +120,7 @@ class _Plan:
                     packed.action = _PACKED
 
 
-_plans: Final[dict[type[Struct], _Plan]] = {}
-
-
-def _plan(record: type[Struct]) -> _Plan:
-    plan = _plans.get(record)
-    if plan is None:
-        plan = _plans[record] = _Plan(record)
-    return plan
+_plan: Final = cache(_Plan)
 
 
 class _Work:

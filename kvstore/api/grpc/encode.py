@@ -6,7 +6,7 @@ between them.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from msgspec import Struct
@@ -89,14 +89,7 @@ class _Plan:
         )
 
 
-_plans: Final[dict[type[Struct], _Plan]] = {}
-
-
-def _plan(message: type[Struct]) -> _Plan:
-    plan = _plans.get(message)
-    if plan is None:
-        plan = _plans[message] = _Plan(message)
-    return plan
+_plan: Final = cache(_Plan)
 
 
 def encode(message: Struct) -> bytes:

@@ -8,6 +8,7 @@ fields and two members of a oneof among it.
 
 import json
 import re
+from functools import cache
 from typing import Any, Final, TypeVar, cast
 
 from msgspec import Struct
@@ -97,14 +98,7 @@ class _Plan:
             self.by_name[json_name(field.name)] = field
 
 
-_plans: Final[dict[type[Struct], _Plan]] = {}
-
-
-def _plan(message: type[Struct]) -> _Plan:
-    plan = _plans.get(message)
-    if plan is None:
-        plan = _plans[message] = _Plan(message)
-    return plan
+_plan: Final = cache(_Plan)
 
 
 def decode(message: type[R], body: bytes, values_max: int = VALUES_MAX) -> R:

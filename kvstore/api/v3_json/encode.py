@@ -6,6 +6,7 @@ that the loop turns between them. What is asked for all the time has a prepared 
 
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -47,14 +48,7 @@ class _Plan:
         ]
 
 
-_plans: Final[dict[type[Struct], _Plan]] = {}
-
-
-def _plan(message: type[Struct]) -> _Plan:
-    plan = _plans.get(message)
-    if plan is None:
-        plan = _plans[message] = _Plan(message)
-    return plan
+_plan: Final = cache(_Plan)
 
 
 def encode(message: Struct) -> bytes:
