@@ -1,4 +1,4 @@
-"""What a watch stream says, as messages; events that many watch are encoded once."""
+"""What a watch stream says, as messages."""
 
 from typing import Final
 
@@ -9,40 +9,16 @@ from kvstore.types import Event, EventType, WatchResponse
 _EVENT: Final = b"\x5a"
 """WatchResponse.events: field 11."""
 
-_SHARED_EVENTS_MAX: Final = 1024
-_SHARED_EVENT_BYTES_MAX: Final = 4096
 
-
-class SharedEvents:
-    """Events that were encoded a moment ago: watchers of the same key get the same bytes.
-
-    Bounded: small events only, and all are forgotten when it is full.
-    """
-
-    __slots__ = ("_encoded",)
-
-    def __init__(self) -> None:
-        # The record is kept beside its bytes, so that its id cannot become another one's.
-        self._encoded: dict[int, tuple[Event, bytes]] = {}
-
-    def encode(self, event: Event) -> bytes:
-        """The event as one field of a response."""
-        item = event.kv
-        if item is None or event.prev_kv is not None:
-            return delimited(_EVENT, encode(event))
-        name = id(item)
-        known = self._encoded.get(name)
-        if known is not None:
-            return known[1]
-        change = delimited(b"\x12", encode_key_value(item))
-        if event.type is EventType.DELETE:
-            change = b"\x08\x01" + change
-        encoded = delimited(_EVENT, change)
-        if len(encoded) <= _SHARED_EVENT_BYTES_MAX:
-            if len(self._encoded) >= _SHARED_EVENTS_MAX:
-                self._encoded.clear()
-            self._encoded[name] = (event, encoded)
-        return encoded
+def encode_event(event: Event) -> bytes:
+    """An event as one field of a response."""
+    item = event.kv
+    if item is None or event.prev_kv is not None:
+        return delimited(_EVENT, encode(event))
+    change = delimited(b"\x12", encode_key_value(item))
+    if event.type is EventType.DELETE:
+        change = b"\x08\x01" + change
+    return delimited(_EVENT, change)
 
 
 def encode_head(prepared: Prepared, response: WatchResponse) -> bytes:

@@ -16,10 +16,11 @@ from kvstore.api.backend import Service, WatchFeed
 from kvstore.api.grpc.calls import Exchange, Streaming
 from kvstore.api.grpc.decode import Malformed, decode
 from kvstore.api.grpc.encode import encode, encode_sliced, is_big
-from kvstore.api.grpc.events import SharedEvents, encode_head
+from kvstore.api.grpc.events import encode_event, encode_head
 from kvstore.api.grpc.fast import decode_keep_alive
 from kvstore.api.grpc.prepared import Prepared
 from kvstore.api.grpc.table import RPCS
+from kvstore.api.shared_events import SharedEvents
 from kvstore.api.v3_json.table import Row, Shape
 from kvstore.budget import Budget
 from kvstore.errors import Code, KvError
@@ -61,7 +62,7 @@ class Streams:
         self._prepared = prepared
         self._watch_bytes_max = watch_bytes_max
         self._new_budget = new_budget
-        self._shared = SharedEvents()
+        self._shared = SharedEvents(encode_event)
 
     def by_path(self) -> dict[str, Streaming]:
         """All streaming calls."""
@@ -105,14 +106,14 @@ class Streams:
 
     async def _messages(self, responses: list[WatchResponse]) -> list[bytes]:
         messages: list[bytes] = []
-        encode_event = self._shared.encode
+        encode_shared = self._shared.encode
         encoded = 0
         for response in responses:
             parts = [encode_head(self._prepared, response)]
             events = response.events
             for start in range(0, max(len(events), 1), EVENTS_AT_ONCE):
                 batch = events[start : start + EVENTS_AT_ONCE]
-                parts += [encode_event(event) for event in batch]
+                parts += [encode_shared(event) for event in batch]
                 encoded += max(len(batch), 1)
                 if encoded >= EVENTS_AT_ONCE:
                     encoded = 0

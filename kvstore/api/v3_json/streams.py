@@ -15,6 +15,7 @@ import msgspec
 
 from kvstore.api.backend import Service, WatchFeed
 from kvstore.api.exchange import Exchange
+from kvstore.api.shared_events import SharedEvents
 from kvstore.api.v3_json.decode import decode
 from kvstore.api.v3_json.encode import encode, encode_header, encode_key_value, encode_slices
 from kvstore.api.v3_json.sequence import JsonSequence
@@ -42,9 +43,6 @@ Stream: TypeAlias = Callable[[Exchange, Caller], Coroutine[Any, Any, None]]
 EVENTS_AT_ONCE: Final = 256
 """A response with more events than this leaves in parts."""
 
-_SHARED_EVENTS_MAX: Final = 1024
-_SHARED_EVENT_BYTES_MAX: Final = 4096
-
 
 class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one stream may hold on to."""
@@ -55,48 +53,27 @@ class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of events encoded at a time."""
 
 
-class SharedEvents:
-    """Events that were encoded a moment ago: watchers of the same key get the same bytes.
+def encode_event(event: Event) -> bytes:
+    """An event's JSON."""
+    item = event.kv
+    if item is None or event.prev_kv is not None:
+        return encode(event)
+    if event.type is EventType.PUT:
+        return b'{"kv":%b}' % encode_key_value(item)
+    return b'{"type":"DELETE","kv":%b}' % encode_key_value(item)
 
-    Bounded: small events only, and all are forgotten when it is full.
-    """
 
-    __slots__ = ("_encoded",)
-
-    def __init__(self) -> None:
-        # The record is kept beside its bytes, so that its id cannot become another one's.
-        self._encoded: dict[int, tuple[Event, bytes]] = {}
-
-    def encode(self, event: Event) -> bytes:
-        """The event's JSON."""
-        item = event.kv
-        if item is None or event.prev_kv is not None:
-            return encode(event)
-        name = id(item)
-        known = self._encoded.get(name)
-        if known is not None:
-            return known[1]
-        if event.type is EventType.PUT:
-            encoded = b'{"kv":%b}' % encode_key_value(item)
-        else:
-            encoded = b'{"type":"DELETE","kv":%b}' % encode_key_value(item)
-        if len(encoded) <= _SHARED_EVENT_BYTES_MAX:
-            if len(self._encoded) >= _SHARED_EVENTS_MAX:
-                self._encoded.clear()
-            self._encoded[name] = (event, encoded)
-        return encoded
-
-    def line(self, response: WatchResponse) -> bytes:
-        """A watch response as one line of the stream."""
-        events = response.events
-        if not events or response.canceled or response.created or response.fragment:
-            return b'{"result":%b}\n' % encode(response)
-        watch_id = b'"watch_id":"%d",' % response.watch_id if response.watch_id else b""
-        return b'{"result":{"header":%b,%b"events":[%b]}}\n' % (
-            encode_header(response.header or ResponseHeader()),
-            watch_id,
-            b",".join([self.encode(event) for event in events]),
-        )
+def encode_line(response: WatchResponse, shared: SharedEvents) -> bytes:
+    """A watch response as one line of the stream."""
+    events = response.events
+    if not events or response.canceled or response.created or response.fragment:
+        return b'{"result":%b}\n' % encode(response)
+    watch_id = b'"watch_id":"%d",' % response.watch_id if response.watch_id else b""
+    return b'{"result":{"header":%b,%b"events":[%b]}}\n' % (
+        encode_header(response.header or ResponseHeader()),
+        watch_id,
+        b",".join([shared.encode(event) for event in events]),
+    )
 
 
 class Streams:
@@ -114,7 +91,7 @@ class Streams:
         self._service = service
         self._limits = limits
         self._new_budget = new_budget
-        self._shared = SharedEvents()
+        self._shared = SharedEvents(encode_event)
 
     def by_path(self) -> dict[str, Stream]:
         """All streaming paths."""
@@ -215,7 +192,7 @@ class Streams:
         lines: list[bytes] = []
         for response in responses:
             if len(response.events) <= EVENTS_AT_ONCE:
-                lines.append(self._shared.line(response))
+                lines.append(encode_line(response, self._shared))
                 continue
             if lines:
                 await exchange.send(lines)

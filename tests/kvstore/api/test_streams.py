@@ -5,8 +5,15 @@ import json
 
 import pytest
 
+from kvstore.api.shared_events import SharedEvents
 from kvstore.api.v3_json.encode import encode
-from kvstore.api.v3_json.streams import EVENTS_AT_ONCE, SharedEvents, StreamLimits, Streams
+from kvstore.api.v3_json.streams import (
+    EVENTS_AT_ONCE,
+    StreamLimits,
+    Streams,
+    encode_event,
+    encode_line,
+)
 from kvstore.budget import CountedBudget
 from kvstore.errors import ErrorKind, KvError
 from kvstore.service.caller import ANYBODY
@@ -174,8 +181,8 @@ async def test_too_many_streams_is_an_error_before_anything_is_sent():
 
 
 def test_shared_events_are_the_bytes_of_any_other_and_bounded(monkeypatch):
-    monkeypatch.setattr("kvstore.api.v3_json.streams._SHARED_EVENTS_MAX", 3)
-    shared = SharedEvents()
+    monkeypatch.setattr("kvstore.api.shared_events.EVENTS_MAX", 3)
+    shared = SharedEvents(encode_event)
     header = FakeService().header()
     for number in range(10):
         item = KeyValue(b"k%d" % number, 1, 2, 3, b"v" * 10 * number)
@@ -183,23 +190,24 @@ def test_shared_events_are_the_bytes_of_any_other_and_bounded(monkeypatch):
         events.append(Event(EventType.DELETE, KeyValue(b"k", 0, 7)))
         for watch_id in (0, 5, -1):
             response = WatchResponse(header, watch_id, events=events)
-            assert shared.line(response) == b'{"result":' + encode(response) + b"}\n"
+            assert encode_line(response, shared) == b'{"result":' + encode(response) + b"}\n"
         assert len(shared._encoded) <= 3
     # A freed record's id may be the next one's: what is remembered keeps its record.
     for number in range(100):
         response = WatchResponse(
             header, events=[Event(EventType.PUT, KeyValue(b"x", 1, number + 1, 1, b"v"))]
         )
-        assert b'"mod_revision":"%d"' % (number + 1) in shared.line(response)
+        assert b'"mod_revision":"%d"' % (number + 1) in encode_line(response, shared)
 
 
 def test_responses_about_a_watcher_keep_all_their_fields():
     response = WatchResponse(None, 5, canceled=True, compact_revision=49)
-    assert SharedEvents().line(response) == (
+    assert encode_line(response, SharedEvents(encode_event)) == (
         b'{"result":{"watch_id":"5","canceled":true,"compact_revision":"49"}}\n'
     )
     events = [Event(EventType.PUT, KeyValue(b"a", 1, 1, 1, b"v"))]
-    piece = SharedEvents().line(WatchResponse(None, 5, fragment=True, events=events))
+    response = WatchResponse(None, 5, fragment=True, events=events)
+    piece = encode_line(response, SharedEvents(encode_event))
     assert json.loads(piece)["result"]["fragment"] is True
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kvstore import types as t
 from kvstore.api.grpc.decode import DEPTH_MAX, FIELDS_MAX, Malformed, decode
 from kvstore.api.grpc.encode import encode, encode_sliced, is_big
-from kvstore.api.grpc.events import SharedEvents, encode_head
+from kvstore.api.grpc.events import encode_event, encode_head
 from kvstore.api.grpc.fast import (
     decode_delete_range,
     decode_keep_alive,
@@ -21,6 +21,7 @@ from kvstore.api.grpc.fast import (
 )
 from kvstore.api.grpc.names import full_name
 from kvstore.api.grpc.prepared import Prepared
+from kvstore.api.shared_events import SharedEvents
 from kvstore.api.v3_json.schema import Kind, fields_of
 from kvstore.budget import CountedBudget, finish
 from kvstore.errors import Code
@@ -194,7 +195,7 @@ def test_prepared_answers_are_those_of_the_general_encoder(data):
 @settings(max_examples=15)
 @given(st.data())
 def test_watch_responses_are_those_of_the_general_encoder(data):
-    prepared, shared = Prepared(CLUSTER, MEMBER), SharedEvents()
+    prepared, shared = Prepared(CLUSTER, MEMBER), SharedEvents(encode_event)
     events = data.draw(st.lists(oracle.records(t.Event), min_size=1, max_size=4))
     for _ in range(3):
         response = data.draw(oracle.records(t.WatchResponse))
@@ -347,7 +348,7 @@ def test_big_answers_take_several_slices_of_work():
 
 
 def test_shared_events_are_few_and_small():
-    shared = SharedEvents()
+    shared = SharedEvents(encode_event)
     for n in range(3000):
         shared.encode(t.Event(t.EventType.PUT, t.KeyValue(b"k", n + 1, n + 1, 1, b"v")))
         assert len(shared._encoded) <= 1024
