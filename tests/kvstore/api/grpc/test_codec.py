@@ -206,6 +206,11 @@ def test_watch_responses_are_those_of_the_general_encoder(data):
         assert message == encode(response)
 
 
+def test_a_reason_is_said_even_where_nothing_was_cancelled():
+    response = t.WatchResponse(cancel_reason="why")
+    assert encode_head(Prepared(CLUSTER, MEMBER), response) == encode(response) == b"\x32\x03why"
+
+
 def test_golden_bytes_of_the_hot_messages():
     put = t.PutRequest(b"foo", b"bar", 77, True)
     assert encode(put).hex() == "0a03666f6f1203626172184d2001"
