@@ -42,6 +42,10 @@ class Persisted(msgspec.Struct, frozen=True):
     seq: Seq
 
 
+class TellCommit(msgspec.Struct, frozen=True):
+    """It is time to tell of a commit that no append carried (``RaftNode.is_commit_untold``)."""
+
+
 class Applied(msgspec.Struct, frozen=True):
     """The state machine has published the effect of every entry up to ``index``."""
 
@@ -103,6 +107,7 @@ Event: TypeAlias = (
     | Propose
     | ReadIndex
     | Persisted
+    | TellCommit
     | Applied
     | LogCompacted
     | PeerUnreachable

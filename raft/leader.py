@@ -82,8 +82,12 @@ def on_forward_proposals(core: Core, message: ForwardProposals) -> None:
 
     A node that does not lead sends all of them back: a second hop could go round in circles.
     """
-    if core.role is Role.LEADER:
-        _, refused = _take(core, message.proposals)
+    leadership = core.leadership
+    if leadership is not None:
+        taken, refused = _take(core, message.proposals)
+        follower = leadership.progress.get(message.sender)
+        if taken and follower is not None:
+            follower.awaited = core.log.last_index
     else:
         refused = [(each.token, RejectReason.NO_LEADER) for each in message.proposals]
     by_reason: dict[RejectReason, list[int]] = {}
@@ -237,8 +241,8 @@ def broadcast_heartbeat(core: Core) -> None:
     leadership.heartbeat_round += 1
     number, commit = leadership.heartbeat_round, core.commit_index
     for follower in leadership.progress.values():
-        # No follower learns of a commit beyond what it is known to hold: its log may differ there.
-        told = min(follower.match, commit)
+        told = follower.committed(commit)
+        follower.sent_commit = max(follower.sent_commit, told)
         core.messages.append(Heartbeat(core.node_id, follower.node_id, core.term, told, number))
 
 
@@ -286,6 +290,10 @@ def confirm_reads(core: Core) -> None:
     index = reads.index
     contexts, peers = reads.finish()
     for peer, number in peers.items():
+        follower = leadership.progress.get(peer)
+        if follower is not None:
+            follower.awaited = max(follower.awaited, index)
+            leadership.unsent = True
         core.messages_after_sync.append(
             ReadIndexReply(core.node_id, peer, core.term, number, index)
         )

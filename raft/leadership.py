@@ -12,6 +12,7 @@ class Leadership:
     Attributes:
         first_index: The no-op that began the term; reads wait until it is committed.
         unsent: Whether a follower may have to be sent something at the next take.
+        untold: Whether a follower that has everything was not told yet what of it is committed.
         heartbeat_round: Counts the broadcasts of heartbeats in this term.
         ticks: Counts ticks in this term.
         transfer_target: Who is to lead next, or nobody.
@@ -30,6 +31,7 @@ class Leadership:
         "transfer_started",
         "transfer_target",
         "unsent",
+        "untold",
     )
 
     def __init__(self, node_id: NodeId, first_index: Index, peers: tuple[NodeId, ...]) -> None:
@@ -38,6 +40,7 @@ class Leadership:
         self.progress = {peer: Progress(peer, first_index) for peer in peers}
         self.reads = LeaderReads()
         self.unsent = True
+        self.untold = False
         self.heartbeat_round = 0
         self.heartbeat_elapsed = 0
         self.quorum_elapsed = 0

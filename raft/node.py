@@ -21,6 +21,7 @@ from raft.events import (
     Receive,
     SnapshotInstalled,
     SnapshotSent,
+    TellCommit,
     Tick,
     TransferLeader,
 )
@@ -123,6 +124,7 @@ class RaftNode:
             Propose: self._on_propose,
             ReadIndex: self._on_read_index,
             Persisted: self._on_persisted,
+            TellCommit: self._on_tell_commit,
             Applied: self._on_applied,
             LogCompacted: self._on_log_compacted,
             PeerUnreachable: self._on_peer_unreachable,
@@ -215,6 +217,15 @@ class RaftNode:
         """Whom this leader is handing over to; ``NO_NODE`` if to nobody."""
         leadership = self._core.leadership
         return NO_NODE if leadership is None else leadership.transfer_target
+
+    @property
+    def is_commit_untold(self) -> bool:
+        """Whether a follower is still to learn of a commit, and nothing is due that tells it.
+
+        The next append does. Step ``TellCommit`` if none leaves soon.
+        """
+        leadership = self._core.leadership
+        return leadership is not None and leadership.untold
 
     @property
     def uncommitted_bytes(self) -> int:
@@ -364,6 +375,9 @@ class RaftNode:
         else:
             candidate.on_vote_durable(core)
         core.trim_log(exactly=False)
+
+    def _on_tell_commit(self, _event: TellCommit) -> None:
+        replication.on_tell_commit(self._core)
 
     def _on_applied(self, event: Applied) -> None:
         core = self._core

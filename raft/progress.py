@@ -37,7 +37,8 @@ class Progress:
         match: The newest index known to be durable there.
         next: The index that the next append starts with.
         paused: A probe is out; its answer, or a heartbeat's, lifts this.
-        sent_commit: The newest commit index that an append told it.
+        sent_commit: The newest commit index that it was told.
+        awaited: The newest index whose commit its own clients wait for.
         active: It was heard from since the last check of the quorum; ``was_active``: in the period
             before.
         answered_round: The newest heartbeat round it answered in this term.
@@ -51,6 +52,7 @@ class Progress:
     __slots__ = (
         "active",
         "answered_round",
+        "awaited",
         "inflight",
         "inflight_bytes",
         "match",
@@ -73,6 +75,7 @@ class Progress:
         self.next = next_index
         self.paused = False
         self.sent_commit = Index(0)
+        self.awaited = Index(0)
         self.active = False
         self.was_active = False
         self.answered_round = 0
@@ -135,6 +138,10 @@ class Progress:
         self.next = Index(max(min(prev_index, retry_from + 1), self.match + 1))
         self.paused = False
         return True
+
+    def committed(self, commit_index: Index) -> Index:
+        """How much of what it is known to hold is committed: beyond that its log may differ."""
+        return min(self.match, commit_index)
 
     def window_full(self, appends_max: int, bytes_max: int) -> bool:
         """Whether nothing more may be sent before something is acknowledged."""

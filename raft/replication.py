@@ -22,7 +22,7 @@ _SNAPSHOT_PATIENCE = 4
 
 def fill(core: Core, leadership: Leadership) -> None:
     """Build what is due: at most one append a follower, with all that is new to it."""
-    leadership.unsent = False
+    leadership.unsent = leadership.untold = False
     shared: dict[Index, tuple[Entry, ...]] = {}
     for follower in leadership.progress.values():
         if follower.state is not ProgressState.SNAPSHOT:
@@ -44,7 +44,10 @@ def _send_append(
         if follower.window_full(config.inflight_appends_max, config.inflight_bytes_max):
             return
     else:
-        _tell_commit(core, follower)
+        if follower.sent_commit < follower.awaited:
+            _tell_commit(core, follower)
+        elif follower.sent_commit < follower.committed(core.commit_index):
+            leadership.untold = True
         return
     prev = Index(first - 1)
     prev_term = log.term_at(prev)
@@ -79,14 +82,25 @@ def _send_append(
             leadership.unsent = True
 
 
+def on_tell_commit(core: Core) -> None:
+    """Nothing carried the news of a commit for a while: it travels alone."""
+    leadership = core.leadership
+    if leadership is None or not leadership.untold:
+        return
+    leadership.untold = False
+    for follower in leadership.progress.values():
+        if follower.state is ProgressState.REPLICATE:
+            _tell_commit(core, follower)
+
+
 def _tell_commit(core: Core, follower: Progress) -> None:
-    """Let a follower that has everything know what of it is committed.
+    """Let a follower know what of that which it has is committed.
 
     A heartbeat of round 0 asks for no answer: there is nothing to learn from one, and a lone put
     would cost the leader as many answers to this as acknowledgements. If it is lost, the next
     heartbeat says the same.
     """
-    told = min(follower.match, core.commit_index)
+    told = follower.committed(core.commit_index)
     if told > follower.sent_commit:
         follower.sent_commit = told
         core.messages.append(Heartbeat(core.node_id, follower.node_id, core.term, told, 0))

@@ -22,6 +22,8 @@ _other_head = struct.Struct("<qqq").pack
 _extend: Final[Callable[[int, bytes], int]] = google_crc32c.extend
 _ERROR: Final = -1
 _COMMAND: Final = -2
+_JOINED_BYTES_MAX: Final = 4096
+"""A value as small as this is copied behind its key: a second call would cost more."""
 
 
 def extend_by_version(crc: int, record: KeyValue) -> int:
@@ -30,8 +32,10 @@ def extend_by_version(crc: int, record: KeyValue) -> int:
     head = _version_head(
         record.mod_revision, record.create_revision, record.version, record.lease, len(key)
     )
-    crc = _extend(crc, head + key)
-    return _extend(crc, record.value) if record.value else crc
+    value = record.value
+    if len(value) <= _JOINED_BYTES_MAX:
+        return _extend(crc, head + key + value)
+    return _extend(_extend(crc, head + key), value)
 
 
 def extend_by_error(crc: int, revision: int, error: KvError) -> int:

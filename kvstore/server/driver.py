@@ -21,6 +21,7 @@ from raft.events import (
     Propose,
     ReadIndex,
     Receive,
+    TellCommit,
     Tick,
 )
 from raft.events import SnapshotInstalled as SnapshotInstalledEvent
@@ -40,7 +41,14 @@ log = logging.getLogger("kvstore.raft")
 
 COMPLAINT_SECONDS = 10.0
 
+COMMIT_NOTICE_SECONDS = 0.002
+"""How long the news of a commit waits for an append to travel with.
+
+Nobody's answer waits for it: members whose own clients do are told at once.
+"""
+
 _TICK = Tick()
+_TELL_COMMIT = TellCommit()
 
 
 class Driver:
@@ -71,6 +79,7 @@ class Driver:
         self._scheduled = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._notice: asyncio.TimerHandle | None = None
         self._durable_seq = Seq(0)
         self._queued_seq = Seq(0)
         self._held: deque[tuple[Seq, list[Message]]] = deque()
@@ -121,8 +130,9 @@ class Driver:
     def stop(self) -> None:
         """Do nothing any more."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._notice):
+            if timer is not None:
+                timer.cancel()
 
     @property
     def queued_seq(self) -> Seq:
@@ -185,6 +195,19 @@ class Driver:
             self._on_fatal(error)
         self.wake()
 
+    def _watch_commit(self) -> None:
+        """See to it that the news of a commit leaves soon, with an append or without."""
+        if self.raft.is_commit_untold:
+            if self._notice is None:
+                self._notice = self._loop.call_later(COMMIT_NOTICE_SECONDS, self._tell_commit)
+        elif self._notice is not None:
+            self._notice.cancel()
+            self._notice = None
+
+    def _tell_commit(self) -> None:
+        self._notice = None
+        self.step(_TELL_COMMIT)
+
     # --- one turn ---------------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -196,6 +219,7 @@ class Driver:
             self._step_all()
             self._drain()
             self._apply()
+            self._watch_commit()
         except Exception as error:  # noqa: BLE001
             # Whatever it was: a member that cannot trust its own state must end.
             self.stop()

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from raft.events import PeerUnreachable, Propose, ProposeMembership, Tick, TransferLeader
+from raft.events import (
+    PeerUnreachable,
+    Propose,
+    ProposeMembership,
+    TellCommit,
+    Tick,
+    TransferLeader,
+)
 from raft.types import Configuration, NodeId, Proposal, Role
 
 from .cluster import ELECTION_TICKS, Cluster, Host
@@ -20,6 +27,7 @@ class Chaos:
         self.actions = [
             (self._deliver, 500),
             (self._tick, 70),
+            (self._tell_commit, 20),
             (self._sync, 200),
             (self._propose, 60),
             (self._read, 30),
@@ -97,6 +105,9 @@ class Chaos:
 
     def _tick(self) -> None:
         self._host().step(Tick())
+
+    def _tell_commit(self) -> None:
+        self._host().step(TellCommit())
 
     def _sync(self) -> None:
         host = self._host()

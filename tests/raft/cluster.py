@@ -23,6 +23,7 @@ from raft.events import (
     Receive,
     SnapshotInstalled,
     SnapshotSent,
+    TellCommit,
     Tick,
 )
 from raft.invariants import ClusterChecker
@@ -333,9 +334,16 @@ class Cluster:
             arrived, self.network = self.network, []
             for message in arrived:
                 self.deliver(message)
-            if not any(busy) and not arrived:
+            if not any(busy) and not arrived and not self._tell_commits():
                 return
         raise AssertionError("it never comes to rest")
+
+    def _tell_commits(self) -> bool:
+        """What no append carried travels alone; whether there was any."""
+        telling = [host for host in self.hosts.values() if host.up and host.node.is_commit_untold]
+        for host in telling:
+            host.step(TellCommit())
+        return bool(telling)
 
     def tick(self, *numbers: int, times: int = 1) -> None:
         """Let time go by, on all or on some, settling after each tick."""

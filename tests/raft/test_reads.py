@@ -189,6 +189,21 @@ def test_a_leader_answers_its_followers_by_its_own_round():
     assert (reply.receiver, reply.round, reply.index, reply.ok) == (3, 40, 1, True)
 
 
+def test_a_follower_that_reads_hears_at_once_of_the_commit_that_it_waits_for():
+    lab = Lab().lead_and_commit()
+    lab.propose(b"a")
+    lab.take()
+    lab.hear(lab.ack(2))
+    lab.take()
+    lab.hear(ReadIndexRequest(3, 1, 1, 40))
+    beats = lab.take().to(3, Heartbeat)
+    assert [each.commit_index for each in beats] == [1], "it may not have the entry"
+    lab.hear(lab.alive(2), lab.ack(3))
+    taken = lab.take()
+    assert [each.index for each in taken.sent(ReadIndexReply)] == [2]
+    assert [each.commit_index for each in taken.to(3, Heartbeat)] == [2]
+
+
 def test_a_question_to_who_does_not_lead_is_refused():
     lab = following()
     lab.hear(ReadIndexRequest(3, 1, 1, 40))

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft.errors import PeerError, StorageError
-from raft.events import Persisted, Propose
+from raft.events import Persisted, Propose, TellCommit
 from raft.messages import (
     AppendEntries,
     AppendEntriesReply,
+    ForwardProposals,
     Heartbeat,
     HeartbeatReply,
 )
-from raft.types import EntryKind, Role
+from raft.types import EntryKind, Proposal, Role
 
 from .lab import Lab
 
@@ -60,12 +61,64 @@ def test_paper_s5_3_an_entry_is_committed_once_a_majority_has_it():
     assert lab.node.commit_index == 1
     lab.hear(lab.ack(3))
     assert lab.node.commit_index == 2
-    taken = lab.take()
-    assert [each.data for each in taken.committed] == [b"a"]
-    told = taken.sent(Heartbeat)
-    assert {(each.receiver, each.commit_index) for each in told} == {(2, 2), (3, 2)}, (
-        "followers that have it hear of it at once"
-    )
+    assert [each.data for each in lab.take().committed] == [b"a"]
+
+
+def commit_on_two_of_three(*followers_with_clients):
+    """A leader of three committed an entry, which node 2 is known to have."""
+    lab = Lab().lead_and_commit()
+    for follower in followers_with_clients:
+        lab.hear(ForwardProposals(follower, 1, 1, (Proposal(7, b"a"),)))
+    if not followers_with_clients:
+        lab.propose(b"a")
+    lab.take()
+    lab.hear(lab.ack(2))
+    return lab
+
+
+def told(taken):
+    return [(each.receiver, each.commit_index) for each in taken.sent(Heartbeat)]
+
+
+def test_the_news_of_a_commit_travels_with_the_next_append():
+    lab = commit_on_two_of_three()
+    assert told(lab.take()) == []
+    assert lab.node.is_commit_untold
+    lab.propose(b"b")
+    appends = lab.take().sent(AppendEntries)
+    assert [(each.receiver, each.commit_index) for each in appends] == [(2, 2), (3, 2)]
+    assert not lab.node.is_commit_untold
+    assert told(lab.step(TellCommit()).take()) == []
+
+
+def test_the_news_of_a_commit_travels_alone_when_no_append_comes():
+    lab = commit_on_two_of_three()
+    lab.take()
+    assert told(lab.step(TellCommit()).take()) == [(2, 2)], "node 3 may not have it"
+    assert not lab.node.is_commit_untold
+    lab.hear(lab.ack(3))
+    assert told(lab.take()) == []
+    assert lab.node.is_commit_untold
+    assert told(lab.step(TellCommit()).take()) == [(3, 2)]
+    assert told(lab.step(TellCommit()).take()) == [], "once is enough"
+
+
+def test_a_follower_whose_clients_wait_hears_of_the_commit_at_once():
+    lab = commit_on_two_of_three(2)
+    assert told(lab.take()) == [(2, 2)]
+    lab.hear(lab.ack(3))
+    assert told(lab.take()) == []
+    lab.propose(b"b")
+    lab.take()
+    lab.hear(lab.ack(2))
+    assert told(lab.take()) == [], "that one is not its client's"
+
+
+def test_a_heartbeat_tells_of_a_commit_as_well():
+    lab = commit_on_two_of_three()
+    lab.take()
+    assert told(lab.tick().take()) == [(2, 2), (3, 1)]
+    assert told(lab.step(TellCommit()).take()) == []
 
 
 def test_word_of_a_commit_alone_asks_for_no_answer():
@@ -259,6 +312,8 @@ def test_paper_figure_7_any_two_logs_are_made_equal(logs):
         follower.hear(*sent)
         leader.hear(*follower.take().sent(AppendEntriesReply))
         taken = leader.take()
+        if not taken.now:
+            taken = leader.step(TellCommit()).take()
         sent = taken.to(2, AppendEntries) + taken.to(2, Heartbeat)
     assert follower.log_terms() == leader.log_terms()
     assert follower.node.commit_index == leader.node.commit_index == len(ours) + 1
