@@ -31,6 +31,9 @@ class Applier:
         on_outcome: Told of each entry's outcome, in order.
         wake: Asks for another ``run`` when there is more to do.
         on_failure: Told when an entry cannot be applied: the member must stop.
+
+    Attributes:
+        machine: The state as it is now; replaced as a whole when a snapshot is installed.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Applier:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._loop = loop
-        self._machine = machine
+        self.machine = machine
         self._budget = budget
         self._on_outcome = on_outcome
         self._wake = wake
@@ -55,11 +58,6 @@ class Applier:
 
     def __len__(self) -> int:
         return len(self._queue)
-
-    @property
-    def machine(self) -> "StateMachine":
-        """The state as it is now; replaced as a whole when a snapshot is installed."""
-        return self._machine
 
     @property
     def busy(self) -> bool:
@@ -80,7 +78,7 @@ class Applier:
             return
         budget = self._budget
         budget.renew()
-        apply = self._machine.apply
+        apply = self.machine.apply
         on_outcome = self._on_outcome
         now = self._loop.time()
         left = CHECK_EVERY
@@ -92,7 +90,7 @@ class Applier:
                 return
             on_outcome(result)
             if not result.index & MARK_MASK:
-                self.marks.note(result.index, self._machine.effects_hash)
+                self.marks.note(result.index, self.machine.effects_hash)
             left -= 1
             if left == 0:
                 if budget.spent():
@@ -109,7 +107,7 @@ class Applier:
                 return
             self._on_outcome(result)
             if not result.index & MARK_MASK:
-                self.marks.note(result.index, self._machine.effects_hash)
+                self.marks.note(result.index, self.machine.effects_hash)
             self._wake()
 
         task = SlicedTask(self._loop, work, self._budget, done)
@@ -127,4 +125,4 @@ class Applier:
             self._huge = None
         self._queue.clear()
         self.marks.clear()
-        self._machine = machine
+        self.machine = machine

@@ -11,7 +11,13 @@ from kvstore.mvcc.checks import check_delete_range, check_put, check_range, chec
 from kvstore.mvcc.txn import is_read_only, read_txn
 from kvstore.service.base import Calls
 from kvstore.service.caller import Caller
-from kvstore.service.limits import ENVELOPE_BYTES, put_bytes, too_large, txn_bytes
+from kvstore.service.limits import (
+    ENVELOPE_BYTES,
+    PUT_FRAMING_BYTES_MAX,
+    put_bytes,
+    too_large,
+    txn_bytes,
+)
 from kvstore.types import (
     AlarmType,
     CompactionRequest,
@@ -84,10 +90,14 @@ class KvCalls(Calls):
         except KvError as error:
             reply(error)
             return
-        size = put_bytes(request)
-        if size + ENVELOPE_BYTES > self._limits.max_request_bytes:
-            reply(too_large(size, self._limits.max_request_bytes))
-        elif self.machine.auth.enabled:
+        limit = self._limits.max_request_bytes
+        # Only what comes near the limit is measured exactly.
+        if len(request.key) + len(request.value) + PUT_FRAMING_BYTES_MAX > limit:
+            size = put_bytes(request)
+            if size + ENVELOPE_BYTES > limit:
+                reply(too_large(size, limit))
+                return
+        if self.machine.auth.enabled:
             self._admit(
                 request,
                 caller,
@@ -173,8 +183,14 @@ class KvCalls(Calls):
         reply: Callable[[Any], None],
         identity: Identity,
     ) -> None:
-        """Propose what may grow the store."""
-        if not self._no_space(request, reply):
+        """Propose what may grow the store.
+
+        What would exceed the quota is refused, and raises the alarm that makes every member refuse.
+        """
+        if self.machine.would_exceed(request_cost(request)):
+            self.node.upkeep.raise_alarm(AlarmType.NOSPACE)
+            reply(ErrorKind.NO_SPACE.error())
+        else:
             self._propose(kind, request, caller, reply, identity=identity)
 
     def compact(
@@ -200,17 +216,6 @@ class KvCalls(Calls):
                 self.node.upkeep.when_swept(lambda: reply(result))
 
         return compacted
-
-    def _no_space(self, request: Body, reply: Callable[[Any], None]) -> bool:
-        """Refuse what would grow past the quota.
-
-        And raise the alarm that makes every member refuse it.
-        """
-        if not self.machine.would_exceed(request_cost(request)):
-            return False
-        self.node.upkeep.raise_alarm(AlarmType.NOSPACE)
-        reply(ErrorKind.NO_SPACE.error())
-        return True
 
 
 def _all_serializable(request: TxnRequest) -> bool:

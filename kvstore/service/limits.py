@@ -12,6 +12,8 @@ ENVELOPE_BYTES = 17
 Its own id and the field around the request.
 """
 
+PUT_FRAMING_BYTES_MAX = 64
+"""More than what a put is encoded to, in that envelope, has beyond its key and its value."""
 
 RECEIVE_MARGIN_BYTES = 512 * 1024
 """What etcd's gRPC server takes in beyond the largest request, before it looks what it is."""
