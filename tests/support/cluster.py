@@ -170,7 +170,9 @@ class Cluster:
         """No member has given up, unless it was made to; nothing failed unheard."""
         for host in self.up:
             failed = host.node.failed
-            if failed.done() and not host.failure_expected and host.ending is None:
+            if not failed.done() or host.failure_expected:
+                continue
+            if not host.ends_by_itself(failed.result()):
                 raise AssertionError(f"member {host.number} failed") from failed.result()
         if self.loop.failures:
             failure = self.loop.failures[0]

@@ -77,6 +77,8 @@ class Host:
         self._calls: dict[asyncio.Future[Any], None] = {}
         self.failure_expected = False
         self._stopping: tuple[Process, asyncio.Task[None]] | None = None
+        self._leaving: tuple[Node, asyncio.Task[None]] | None = None
+        """What it was as a member, while it ends, to go on as another."""
         self.ending: asyncio.Future[None] | None = None
         """Its end, once it was removed from the cluster."""
         self._known_id = 0
@@ -223,9 +225,14 @@ class Host:
         """
         process, node = self.process, self.node
         assert process is not None, f"member {self.number} is down"
+        if self._is_told_to_end(process):
+            return
+        self._leaving = node, self.cluster.loop.create_task(process.finish(node.stop()))
         try:
-            await process.finish(node.stop())
+            await asyncio.shield(self._leaving[1])
         except ProcessKilledError:
+            return
+        if self._is_told_to_end(process):
             return
         self.disown()
         assert self._opening is not None, f"member {self.number} is down"
@@ -266,10 +273,12 @@ class Host:
                 self.ending.set_result(None)
             raise
 
+    def ends_by_itself(self, failure: BaseException) -> bool:
+        """Whether its process ends in order after this: it was removed from the cluster."""
+        return isinstance(failure, RemovedError) and not self.ends_in_replacement(failure)
+
     def _on_failed(self, failed: asyncio.Future[BaseException]) -> None:
-        """End the process as ``kvstore serve`` does, if it was removed from the cluster."""
-        failure = failed.result()
-        if isinstance(failure, RemovedError) and not self.ends_in_replacement(failure):
+        if self.ends_by_itself(failed.result()):
             self.ending = self.cluster.loop.create_task(self.stop())
 
     def _end(self) -> None:
@@ -300,14 +309,22 @@ class Host:
         """End the process cleanly; whoever asks for that while it ends waits for the same end."""
         process = self.process
         assert process is not None, f"member {self.number} is down"
-        if self._stopping is None or self._stopping[0] is not process:
+        if not self._is_told_to_end(process):
             self._stopping = process, self.cluster.loop.create_task(self._stop(process, self.node))
+        assert self._stopping is not None, "it is told to end now"
         await asyncio.shield(self._stopping[1])
 
+    def _is_told_to_end(self, process: Process) -> bool:
+        return self._stopping is not None and self._stopping[0] is process
+
     async def _stop(self, process: Process, node: Node) -> None:
+        leaving = self._leaving
         try:
             # It may have been killed since it was asked to stop.
-            await process.finish(node.stop())
+            if leaving is not None and leaving[0] is node:
+                await asyncio.shield(leaving[1])
+            else:
+                await process.finish(node.stop())
         except ProcessKilledError:
             return
         self._end()
