@@ -11,6 +11,7 @@ DEV_STAMP := $(VENV)/.dev.stamp
 FUZZ := .make/fuzz
 FUZZ_STAMP := $(FUZZ)/.stamp
 ARGS ?=
+ON_ALL_CORES := -n auto --maxprocesses 8 --dist worksteal
 
 # The newest Python for which every pinned library has a wheel. Each candidate is started, not just
 # looked up: pyenv's shims exist for versions that are not active.
@@ -44,11 +45,20 @@ types: $(DEV_STAMP) ## Types, strictly
 layers: $(DEV_STAMP) ## Which package may import which
 	@out=$$($(BIN)/lint-imports 2>&1) || { printf '%s\n' "$$out"; exit 1; }
 
+# Real processes are measured and broken one at a time; all else shares the cores. Where ARGS say
+# what to run, one run does.
 pytest: $(DEV_STAMP)
+ifeq ($(ARGS),)
+	@status=0; \
+	$(BIN)/python -m pytest $(ON_ALL_CORES) -m "not e2e" || status=1; \
+	$(BIN)/python -m pytest -m e2e || status=1; \
+	exit $$status
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 pytest-quick: $(DEV_STAMP)
-	@$(BIN)/python -m pytest -m "not e2e and not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(ON_ALL_CORES) -m "not e2e and not slow" $(ARGS)
 
 coverage: $(DEV_STAMP) ## Which lines and branches the quick tests do not reach
 	@$(BIN)/coverage erase
@@ -67,7 +77,7 @@ format: $(DEV_STAMP) ## Lay the code out and mend what can be mended
 	@$(BIN)/ruff check --fix .
 
 # Runs each target in turn, also after one that failed, and fails if any of them did. pytest is the
-# last and prints its own time, so that its summary stays the last line.
+# last and prints its own times, so that a summary stays the last line.
 define each
 status=0; failed=; \
 for part in $(1); do \
