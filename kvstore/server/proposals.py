@@ -11,6 +11,8 @@ up.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kvstore import commands
 from kvstore.auth.identity import NOBODY, SYSTEM, Identity
 from kvstore.errors import ErrorKind, KvError
@@ -26,41 +28,19 @@ RESEND_TICKS_MAX = 64
 """The longest pause, in ticks, between two sendings of a proposal whose fate is unknown."""
 
 
-class Pending:
+class Pending(msgspec.Struct):
     """One proposal that somebody waits for."""
 
-    __slots__ = (
-        "data",
-        "deadline",
-        "internal",
-        "lost",
-        "once",
-        "reply",
-        "resend_pause_ticks",
-        "resend_tick",
-        "sendings",
-        "sent",
-    )
-
-    def __init__(
-        self,
-        data: bytes,
-        reply: Callable[["Outcome | KvError"], None],
-        deadline: float,
-        *,
-        internal: bool,
-        once: bool,
-    ) -> None:
-        self.data = data
-        self.reply = reply
-        self.deadline = deadline
-        self.internal = internal
-        self.once = once
-        self.sent = False
-        self.sendings = 0
-        self.lost = False
-        self.resend_tick = 0
-        self.resend_pause_ticks = 0
+    data: bytes
+    reply: Callable[["Outcome | KvError"], None]
+    deadline: float
+    internal: bool
+    once: bool
+    sent: bool = False
+    sendings: int = 0
+    lost: bool = False
+    resend_tick: int = 0
+    resend_pause_ticks: int = 0
 
 
 class Proposals:
@@ -152,7 +132,7 @@ class Proposals:
             identity.user,
             identity.revision,
         )
-        entry = Pending(data, reply, deadline, internal=internal, once=once)
+        entry = Pending(data, reply, deadline, internal, once)
         pending[sequence] = entry
         self.bytes_waiting += len(data)
         self._enqueue(sequence, entry)
