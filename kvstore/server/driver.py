@@ -26,7 +26,7 @@ from raft.events import (
 )
 from raft.events import SnapshotInstalled as SnapshotInstalledEvent
 from raft.messages import InstallSnapshot, Message
-from raft.types import NO_NODE, Index, NodeId, Proposal, Role, Seq, SnapshotMeta, Term
+from raft.types import NO_NODE, Index, NodeId, Role, Seq, SnapshotMeta, Term
 
 if TYPE_CHECKING:
     from kvstore.server.applier import Applier
@@ -46,9 +46,6 @@ COMMIT_NOTICE_SECONDS = 0.002
 
 Nobody's answer waits for it: members whose own clients do are told at once.
 """
-
-GROUP_SECONDS = 0.001
-"""How long a leader's proposals wait, at most, for the sync under way, to share the next one."""
 
 _TICK = Tick()
 _TELL_COMMIT = TellCommit()
@@ -83,8 +80,6 @@ class Driver:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
-        self._group: asyncio.TimerHandle | None = None
-        self._group_is_due = False
         self._durable_seq = Seq(0)
         self._queued_seq = Seq(0)
         self._held: deque[tuple[Seq, list[Message]]] = deque()
@@ -135,7 +130,7 @@ class Driver:
     def stop(self) -> None:
         """Do nothing any more."""
         self._stopped = True
-        for timer in (self._timer, self._notice, self._group):
+        for timer in (self._timer, self._notice):
             if timer is not None:
                 timer.cancel()
 
@@ -241,38 +236,12 @@ class Driver:
                     # What a peer sends must not stop this member; raft refused it before it changed
                     # anything.
                     self._complain(error)
-        unsent = self._take_proposals()
+        unsent = self._proposals.take_unsent()
         if unsent:
             step(Propose(unsent))
         context = self._reads.take_context()
         if context is not None:
             step(ReadIndex(context))
-
-    def _take_proposals(self) -> list[Proposal]:
-        """What is to be proposed in this turn.
-
-        While a leader's disk syncs one batch, the next one gathers: that disk would take it no
-        sooner, and each batch costs every member a frame, a sync and some turns. For a moment only,
-        since the others may have it on their disks long before a slow one here.
-        """
-        proposals = self._proposals
-        if not proposals.has_unsent:
-            return []
-        syncs = self._queued_seq > self._durable_seq
-        if syncs and self.role is Role.LEADER and not self._group_is_due:
-            if self._group is None:
-                self._group = self._loop.call_later(GROUP_SECONDS, self._close_group)
-            return []
-        if self._group is not None:
-            self._group.cancel()
-            self._group = None
-        self._group_is_due = False
-        return proposals.take_unsent()
-
-    def _close_group(self) -> None:
-        self._group = None
-        self._group_is_due = True
-        self.wake()
 
     def _complain(self, error: Exception) -> None:
         """Log a peer's fault, but not at every one of its messages."""

@@ -149,11 +149,6 @@ class Proposals:
         )
         entry.resend_tick = self._tick + entry.resend_pause_ticks
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether there is anything to propose."""
-        return bool(self._unsent)
-
     def take_unsent(self) -> list[Proposal]:
         """What the driver is to propose in this turn."""
         unsent = self._unsent
