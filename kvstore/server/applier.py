@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from kvstore.budget import Budget, Sliced
     from raft.types import Entry
 
+TURN_SECONDS = 0.002
+"""How long small commands are applied in one go.
+
+Four slices: those who wait for one batch are answered by one write, and their next requests are one
+batch again.
+"""
+
 CHECK_EVERY = 16
 """Entries between two looks at the budget."""
 
@@ -27,7 +34,8 @@ class Applier:
     Args:
         loop: Slices of one huge command alternate with everything else on it.
         machine: The replicated state.
-        budget: How long one ``run`` may take.
+        turn_budget: How long one ``run`` may take.
+        budget: How long one slice of a huge command may take.
         on_outcome: Told of each entry's outcome, in order.
         wake: Asks for another ``run`` when there is more to do.
         on_failure: Told when an entry cannot be applied: the member must stop.
@@ -40,6 +48,7 @@ class Applier:
         self,
         loop: asyncio.AbstractEventLoop,
         machine: "StateMachine",
+        turn_budget: "Budget",
         budget: "Budget",
         on_outcome: Callable[[Outcome], None],
         wake: Callable[[], None],
@@ -47,6 +56,7 @@ class Applier:
     ) -> None:
         self._loop = loop
         self.machine = machine
+        self._turn_budget = turn_budget
         self._budget = budget
         self._on_outcome = on_outcome
         self._wake = wake
@@ -76,8 +86,9 @@ class Applier:
         queue = self._queue
         if self._huge is not None or not queue:
             return
-        budget = self._budget
+        budget = self._turn_budget
         budget.renew()
+        self._budget.renew()
         apply = self.machine.apply
         on_outcome = self._on_outcome
         now = self._loop.time()
@@ -96,6 +107,7 @@ class Applier:
                 if budget.spent():
                     self._wake()
                     return
+                self._budget.renew()
                 left = CHECK_EVERY
 
     def _start_huge(self, work: "Sliced[Outcome]") -> None:

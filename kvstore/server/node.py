@@ -19,7 +19,7 @@ from kvstore.commands import Body, Kind, PublishMember
 from kvstore.errors import ErrorKind, KvError, KvstoreError
 from kvstore.lease.lessor import Lessor
 from kvstore.server import bootstrap
-from kvstore.server.applier import Applier
+from kvstore.server.applier import TURN_SECONDS, Applier
 from kvstore.server.driver import Driver
 from kvstore.server.identity import Identity
 from kvstore.server.leases import LeaseKeeper
@@ -195,6 +195,7 @@ class Node:
         self.applier = Applier(
             loop,
             recovery.machine,
+            ClockBudget(self.clock, TURN_SECONDS),
             self._apply_budget,
             self.proposals.resolve,
             driver.wake,

@@ -220,3 +220,15 @@ async def test_committed_portions_are_applied_one_after_the_other_not_one_a_tick
     await asyncio.gather(*asked)
     tick_seconds = host.config.heartbeat_interval_ms / 1000
     assert cluster.loop.now - first_answered < tick_seconds / 4
+
+
+@scenario(1, 2)
+async def test_a_disk_of_the_leaders_that_hangs_holds_no_write_up(cluster: Cluster) -> None:
+    leader = await cluster.wait_leader()
+    release = leader.hang_disk("wal")
+    for number in range(10):
+        answered = leader.begin("put", PutRequest(b"%d" % number, b"v"))
+        await cluster.wait(answered.done, seconds_max=0.1)
+        assert answered.result().header.revision == number + 2
+    assert leader.node.driver.raft.stable_index < leader.node.driver.raft.commit_index
+    release()
