@@ -96,6 +96,8 @@ class Progress:
     def become_replicate(self) -> None:
         """The logs match: send as fast as the window allows."""
         self._leave()
+        # What was said with a probe may not have been heard: a follower passes over what it has.
+        self.sent_commit = Index(0)
         self.state = ProgressState.REPLICATE
         self.next = Index(self.match + 1)
 

@@ -42,12 +42,10 @@ def _send_append(
             return
     elif first <= last:
         if follower.window_full(config.inflight_appends_max, config.inflight_bytes_max):
+            _note_commit(core, leadership, follower)
             return
     else:
-        if follower.sent_commit < follower.awaited:
-            _tell_commit(core, follower)
-        elif follower.sent_commit < follower.committed(core.commit_index):
-            leadership.untold = True
+        _note_commit(core, leadership, follower)
         return
     prev = Index(first - 1)
     prev_term = log.term_at(prev)
@@ -80,6 +78,14 @@ def _send_append(
         follower.sent(end, log.bytes_between(prev, end), leadership.heartbeat_round)
         if end < last:
             leadership.unsent = True
+
+
+def _note_commit(core: Core, leadership: Leadership, follower: Progress) -> None:
+    """No append leaves to this follower now: it is told of a commit, at once or soon."""
+    if follower.sent_commit < follower.awaited:
+        _tell_commit(core, follower)
+    elif follower.sent_commit < follower.committed(core.commit_index):
+        leadership.untold = True
 
 
 def on_tell_commit(core: Core) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft.errors import PeerError, StorageError
-from raft.events import Persisted, Propose, TellCommit
+from raft.events import PeerUnreachable, Persisted, Propose, TellCommit
 from raft.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -101,6 +101,29 @@ def test_the_news_of_a_commit_travels_alone_when_no_append_comes():
     assert lab.node.is_commit_untold
     assert told(lab.step(TellCommit()).take()) == [(3, 2)]
     assert told(lab.step(TellCommit()).take()) == [], "once is enough"
+
+
+def test_the_news_of_a_commit_reaches_a_follower_whose_window_is_full():
+    lab = Lab(5, inflight_appends_max=2).lead_and_commit()
+    for data in (b"a", b"b", b"c"):
+        lab.propose(data)
+        lab.take()
+        lab.hear(*([lab.ack(2)] if data == b"a" else []))
+    lab.hear(lab.ack(3))
+    assert lab.take().committed
+    assert lab.node.is_commit_untold
+    lab.propose(b"d")
+    assert lab.take().to(2, AppendEntries) == []
+    assert (2, 2) in told(lab.step(TellCommit()).take())
+
+
+def test_a_probe_is_not_taken_to_have_told_of_a_commit():
+    lab = commit_on_two_of_three()
+    lab.step(PeerUnreachable(2)).take()
+    lab.hear(lab.ack(2))
+    lab.take()
+    assert lab.node.is_commit_untold
+    assert (2, 2) in told(lab.step(TellCommit()).take())
 
 
 def test_a_follower_whose_clients_wait_hears_of_the_commit_at_once():
