@@ -27,15 +27,26 @@ from raft.types import (
 
 if TYPE_CHECKING:
     from raft.core import Core
+    from raft.log import Log
     from raft.messages import Message
 
 
 class InvariantChecker:
     """Checks one node's state, and each change against the state before."""
 
-    __slots__ = ("_applied", "_commit", "_last", "_required", "_term", "_vote", "_was_leader")
+    __slots__ = (
+        "_applied",
+        "_commit",
+        "_last",
+        "_log",
+        "_required",
+        "_term",
+        "_vote",
+        "_was_leader",
+    )
 
     def __init__(self, core: Core) -> None:
+        self._log = _KnownLog()
         self._remember(core)
         self.check(core)
 
@@ -45,10 +56,9 @@ class InvariantChecker:
         Raises:
             AssertionError: An invariant does not hold; the message begins with its number.
         """
-        _check_log(core)
+        self._log.check(core)
         _check_marks(core)
         _check_role(core)
-        _check_configuration(core)
         _check_progress(core)
         self._check_mute(core)
         self._check_change(core)
@@ -102,18 +112,67 @@ def _counts(message: Message) -> bool:
     return isinstance(message, HeartbeatReply | RequestVote)
 
 
-def _check_log(core: Core) -> None:
-    log = core.log
-    index, term = log.base_index, log.base_term
-    size = 0
-    for entry in log.slice(Index(log.base_index + 1), log.last_index):
-        assert entry.index == index + 1, "I01: a gap in the log"
-        assert entry.term >= term, "I02: terms in a log never decrease"
-        index, term = entry.index, entry.term
-        size += len(entry.encoded)
-    assert index == log.last_index, "I01: the log ends where it says"
-    assert term == log.last_term <= core.term, "I02: no entry is of a term yet to come"
-    assert size == log.size_bytes, "I01: bytes are counted exactly"
+class _KnownLog:
+    """Checks what is new in a log; all of it where what was known is not there any more.
+
+    Entries never change, so that to find the same ones in their places is enough.
+    """
+
+    __slots__ = ("_base_index", "_configuration", "_entries", "_size")
+
+    def __init__(self) -> None:
+        self._base_index = Index(-1)
+        self._entries: list[Entry] = []
+        self._size = 0
+        self._configuration: tuple[Index, Configuration] | None = None
+
+    def check(self, core: Core) -> None:
+        log = core.log
+        entries = log.slice(Index(log.base_index + 1), log.last_index)
+        known = self._forget_trimmed(log)
+        if entries[: len(known)] != known:
+            known = self._forget_all()
+        index = Index(log.base_index + len(known))
+        term = known[-1].term if known else log.base_term
+        for entry in entries[len(known) :]:
+            assert entry.index == index + 1, "I01: a gap in the log"
+            assert entry.term >= term, "I02: terms in a log never decrease"
+            index, term = entry.index, entry.term
+            self._size += len(entry.encoded)
+            if entry.kind is EntryKind.CONFIGURATION:
+                self._configuration = index, decode_configuration(entry.data)
+        self._base_index, self._entries = log.base_index, entries
+        assert index == log.last_index, "I01: the log ends where it says"
+        assert term == log.last_term <= core.term, "I02: no entry is of a term yet to come"
+        assert self._size == log.size_bytes, "I01: bytes are counted exactly"
+        self._check_configuration(core)
+
+    def _forget_trimmed(self, log: Log) -> list[Entry]:
+        """What should still be there."""
+        count = log.base_index - self._base_index
+        entries = self._entries
+        if not count:
+            return entries
+        if not 0 < count <= len(entries) or entries[count - 1].term != log.base_term:
+            return self._forget_all()
+        self._size -= sum([len(entry.encoded) for entry in entries[:count]])
+        if self._configuration is not None and self._configuration[0] <= log.base_index:
+            self._configuration = None
+        return entries[count:]
+
+    def _forget_all(self) -> list[Entry]:
+        self._size = 0
+        self._configuration = None
+        return []
+
+    def _check_configuration(self, core: Core) -> None:
+        if self._configuration is not None:
+            newest = self._configuration[1]
+        else:
+            base = core.log.base_index
+            assert core.membership.current_index <= base, "I15: from a cut entry"
+            newest = core.membership.at(base)
+        assert core.membership.current == newest, "I15: the newest configuration is in force"
 
 
 def _check_marks(core: Core) -> None:
@@ -145,17 +204,6 @@ def _check_role(core: Core) -> None:
         assert core.leader != core.node_id, "I11: only a leader believes that it leads"
     if core.role is Role.CANDIDATE:
         assert core.voted_for == core.node_id, "I06: a candidate votes for itself"
-
-
-def _check_configuration(core: Core) -> None:
-    newest: Configuration | None = None
-    for entry in core.log.slice(Index(core.log.base_index + 1), core.log.last_index):
-        if entry.kind is EntryKind.CONFIGURATION:
-            newest = decode_configuration(entry.data)
-    if newest is None:
-        assert core.membership.current_index <= core.log.base_index, "I15: from a cut entry"
-        newest = core.membership.at(core.log.base_index)
-    assert core.membership.current == newest, "I15: the newest configuration is in force"
 
 
 def _check_progress(core: Core) -> None:

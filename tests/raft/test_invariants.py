@@ -101,6 +101,29 @@ def test_i06_a_candidate_that_voted_for_another_is_noticed():
         checker.check(core)
 
 
+def test_a_log_is_checked_as_a_whole_though_only_news_is_looked_at():
+    """What was found sound before a trim, a cut, or in between, is not taken for granted."""
+    core = Lab(log=[1, 1, 2, 2, 3, 3], term=3).node._core
+    checker = InvariantChecker(core)
+    log = core.log
+    log.trim_to(2)
+    core.applied_index = core.applying_index = core.commit_index = 2
+    checker.check(core)
+    log.truncate_from(6)
+    core.durability.cut(5, 3)
+    checker.check(core)
+    log.append([entry(6, 3, b"another")])
+    checker.check(core)
+    log._ends[-1] += 1
+    with pytest.raises(AssertionError, match="I01: bytes"):
+        checker.check(core)
+    log._ends[-1] -= 1
+    checker.check(core)
+    log._entries[1] = entry(4, 1)
+    with pytest.raises(AssertionError, match="I02"):
+        checker.check(core)
+
+
 def test_i11_a_follower_that_believes_that_it_leads_is_noticed():
     core = Lab().node._core
     checker = InvariantChecker(core)
