@@ -259,6 +259,14 @@ def test_leader_completeness_a_leader_that_lacks_what_is_committed() -> None:
     finds("leader completeness", lambda: checker.on_role(member(2, [2]), leads(2, 3)))
 
 
+def test_leader_completeness_asks_nothing_of_who_comes_to_lead_an_older_term() -> None:
+    checker = Logs(WORLD)
+    checker.on_role(member(1, []), leads(1, 6))
+    checker.on_committed(member(1, [6]), [entry(1, 6)])
+    checker.on_role(member(2, []), leads(2, 5))
+    finds("leader completeness", lambda: checker.on_role(member(2, []), leads(2, 7)))
+
+
 # --- commitment -----------------------------------------------------------------------------------
 
 

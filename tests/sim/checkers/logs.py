@@ -26,6 +26,7 @@ class Logs(NodeChecker):
         self._written: dict[tuple[int, int], tuple[bytes, int | None]] = {}
         self.committed: dict[int, tuple[int, bytes]] = {}
         self.committed_index = 0
+        self._newest_term = 0
         self._next: dict[int, int] = {}
 
     def on_start(self, host: Host) -> None:
@@ -96,9 +97,14 @@ class Logs(NodeChecker):
         self.committed_index = max(self.committed_index, expected - 1)
 
     def on_role(self, host: Host, change: RoleChange) -> None:
-        """Who leads a newer term than all before has everything that is committed."""
-        if change.role is not Role.LEADER:
+        """Who leads a newer term than all before has everything that is committed.
+
+        Not who comes to lead an older one, because the votes for it waited while it stood still:
+        what was committed since is none of its, and it can commit nothing.
+        """
+        if change.role is not Role.LEADER or change.term < self._newest_term:
             return
+        self._newest_term = change.term
         log = host.node.driver.raft._core.log
         if log.last_index < self.committed_index:
             raise ViolationError(
