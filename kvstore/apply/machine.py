@@ -165,8 +165,7 @@ class StateMachine:
         alarm be raised.
         """
         quota = self._limits.quota_bytes
-        size = self.store.size_bytes + LEASE_BYTES * len(self.lessor)
-        return cost > 0 and 0 < quota <= size + cost
+        return cost > 0 and 0 < quota <= self.size_bytes + cost
 
     def capture(self) -> Capture:
         """The state as of now, in one step; what is applied later does not show in it. Close

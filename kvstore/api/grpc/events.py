@@ -23,8 +23,9 @@ def encode_event(event: Event) -> bytes:
 
 def encode_head(prepared: Prepared, response: WatchResponse) -> bytes:
     """All of a response but its events, which come behind it."""
-    r = response
-    if not (r.created or r.canceled or r.compact_revision or r.cancel_reason):
+    if not (
+        response.created or response.canceled or response.compact_revision or response.cancel_reason
+    ):
         header = prepared.header(response.header)
         watch_id = b"\x10" + varint(response.watch_id) if response.watch_id else b""
         return b"%b%b%b" % (header, watch_id, b"\x38\x01" if response.fragment else b"")
