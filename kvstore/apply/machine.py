@@ -25,8 +25,7 @@ from kvstore.commands import (
     Downgrade,
     LeaseCheckpoint,
     LeaseExpire,
-    decode,
-    decode_body,
+    decode_whole,
 )
 from kvstore.errors import ErrorKind, KvError
 from kvstore.mvcc.store import Store
@@ -158,7 +157,7 @@ class StateMachine:
     @property
     def size_bytes(self) -> int:
         """What the state costs against the quota."""
-        return self.store.size_bytes + LEASE_BYTES * len(self.lessor)
+        return self.store.log.size_bytes + LEASE_BYTES * len(self.lessor)
 
     def would_exceed(self, cost: int) -> bool:
         """Whether a request of this cost (``request_cost``) must be refused, and the NOSPACE
@@ -196,10 +195,10 @@ class StateMachine:
         assert not self._busy, "an entry is applied in the middle of another"
         # Only commands (kind 0) mean anything here; the others are Raft's own.
         if entry.kind:
-            self._advance(entry)
+            self.applied_index = entry.index
+            self.applied_term = entry.term
             return Outcome(0, 0, 0, entry.index, None, self.store.revision)
-        command = decode(entry.data)
-        body = decode_body(command)
+        command, body = decode_whole(entry.data)
         verdict = self.origins.admit(
             command.member, command.incarnation, command.sequence, command.low_watermark
         )
@@ -243,20 +242,19 @@ class StateMachine:
     def _conclude(
         self, command: Command, entry: "Entry", response: Record | KvError | None
     ) -> Outcome:
-        self._advance(entry)
+        store = self.store
+        # As ``dirty`` has it, without a call.
+        assert store.log.end == store.log_end, "an entry is done and has not published its writes"
+        self.applied_index = entry.index
+        self.applied_term = entry.term
         return Outcome(
             command.member,
             command.incarnation,
             command.sequence,
             entry.index,
             response,
-            self.store.revision,
+            store.revision,
         )
-
-    def _advance(self, entry: "Entry") -> None:
-        assert not self.store.dirty, "an entry is done and has not published what it wrote"
-        self.applied_index = entry.index
-        self.applied_term = entry.term
 
     def _refused(self, error: KvError) -> KvError:
         assert not self.store.dirty, "a refused command has changed something"

@@ -98,8 +98,13 @@ class Origins:
             origin = self._origins[member] = _Origin(incarnation)
         elif incarnation < origin.incarnation:
             return Verdict.STALE
-        if not origin.add(sequence):
+        # As ``add`` has it, for each command comes by here.
+        number = sequence >> _BLOCK_BITS
+        bit = 1 << (sequence & _BLOCK_MASK)
+        bits = origin.blocks.get(number, 0)
+        if sequence < origin.low_watermark or bits & bit:
             return Verdict.DUPLICATE
+        origin.blocks[number] = bits | bit
         if low_watermark > origin.low_watermark:
             origin.raise_watermark(low_watermark)
         return Verdict.FRESH

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kvstore.server")
 
+UNDELIVERED = "an answer could not be delivered"
+
 SLICE_SECONDS = 0.0005
 """One slice.
 
@@ -111,7 +113,7 @@ def answer(reply: Callable[[Any], None], result: Any) -> None:
     try:
         reply(result)
     except Exception:
-        log.exception("an answer could not be delivered")
+        log.exception(UNDELIVERED)
 
 
 async def in_lane(lane: "Lane", job: Callable[[], T]) -> T:

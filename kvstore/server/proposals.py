@@ -8,6 +8,7 @@ same id, and apply lets it count once. So the caller sees an unknown outcome onl
 up.
 """
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,15 @@ import msgspec
 from kvstore import commands
 from kvstore.auth.identity import NOBODY, SYSTEM, Identity
 from kvstore.errors import ErrorKind, KvError
-from kvstore.server.pacing import answer
+from kvstore.server.pacing import UNDELIVERED, answer
 from raft.errors import RejectReason
 from raft.types import Proposal
 
 if TYPE_CHECKING:
     from kvstore.apply import Outcome
     from raft.effects import Rejected
+
+log = logging.getLogger("kvstore.server")
 
 RESEND_TICKS_MAX = 64
 """The longest pause, in ticks, between two sendings of a proposal whose fate is unknown."""
@@ -36,11 +39,11 @@ class Pending(msgspec.Struct):
     deadline: float
     internal: bool
     once: bool
-    sent: bool = False
-    sendings: int = 0
+    resend_tick: int
+    resend_pause_ticks: int
+    sent: bool = True
+    sendings: int = 1
     lost: bool = False
-    resend_tick: int = 0
-    resend_pause_ticks: int = 0
 
 
 class Proposals:
@@ -132,21 +135,24 @@ class Proposals:
             identity.user,
             identity.revision,
         )
-        entry = Pending(data, reply, deadline, internal, once)
-        pending[sequence] = entry
+        pause = self._election_ticks
+        pending[sequence] = Pending(
+            data, reply, deadline, internal, once, self._tick + pause, pause
+        )
         self.bytes_waiting += len(data)
-        self._enqueue(sequence, entry)
-        self._wake()
+        unsent = self._unsent
+        unsent.append(Proposal(sequence, data))
+        if len(unsent) == 1:
+            # For more the driver is awake already.
+            self._wake()
 
-    def _enqueue(self, sequence: int, entry: Pending) -> None:
+    def _resend(self, sequence: int, entry: Pending) -> None:
+        self.resent_total += 1
         self._unsent.append(Proposal(sequence, entry.data))
         entry.sent = True
         entry.sendings += 1
         entry.lost = False
-        pause = entry.resend_pause_ticks
-        entry.resend_pause_ticks = (
-            min(2 * pause, RESEND_TICKS_MAX) if pause else self._election_ticks
-        )
+        entry.resend_pause_ticks = min(2 * entry.resend_pause_ticks, RESEND_TICKS_MAX)
         entry.resend_tick = self._tick + entry.resend_pause_ticks
 
     def take_unsent(self) -> list[Proposal]:
@@ -163,7 +169,11 @@ class Proposals:
         entry = self._pending.pop(outcome.sequence, None)
         if entry is not None:
             self.bytes_waiting -= len(entry.data)
-            answer(entry.reply, outcome)
+            # As ``answer`` does, without a call.
+            try:
+                entry.reply(outcome)
+            except Exception:
+                log.exception(UNDELIVERED)
 
     def reject(self, rejected: "Rejected") -> None:
         """A proposal entered no log by this attempt.
@@ -205,8 +215,7 @@ class Proposals:
             for sequence, entry in self._pending.items():
                 if entry.once:
                     continue
-                self.resent_total += 1
-                self._enqueue(sequence, entry)
+                self._resend(sequence, entry)
             if self._unsent:
                 self._wake()
 
@@ -220,8 +229,7 @@ class Proposals:
             return
         for sequence, entry in self._pending.items():
             if entry.resend_tick <= tick and not entry.once and (entry.lost or not self._leads):
-                self.resent_total += 1
-                self._enqueue(sequence, entry)
+                self._resend(sequence, entry)
         if self._unsent:
             self._wake()
 

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kvstore.auth.check import NOBODY, SYSTEM, Identity, authorise
 from kvstore.commands import Body, Kind
@@ -25,6 +26,9 @@ DOUBT_SECONDS_MAX = 1.0
 
 STALE = (ErrorKind.AUTH_OLD_REVISION.error(), ErrorKind.USER_EMPTY.error())
 """How apply refuses whom it does not know, or not any more."""
+
+_Asked: TypeAlias = tuple[Kind, Body, Callable[[Any], None] | None, Identity, int]
+"""What is proposed, what may change its response, as whom, and how often it may be asked again."""
 
 
 class Calls:
@@ -189,42 +193,74 @@ class Calls:
         admitted; if users have changed meanwhile, so that apply refused it, that is asked again,
         ``admissions_left`` times.
         """
-        if self._refused(caller, reply):
+        node = self.node
+        if (caller.has_leader or node.is_learner or node.rebuild.active) and self._refused(
+            caller, reply
+        ):
             return
+        # What may have to be proposed again goes along as one piece: nearly never is it wanted.
+        asked = (kind, body, finish, identity, admissions_left)
+        self._proposals.submit(
+            kind,
+            body,
+            partial(self._decided, caller, reply, asked),
+            self._deadline(caller),
+            identity=identity,
+        )
 
-        def decided(outcome: "Outcome | KvError") -> None:
-            if isinstance(outcome, KvError):
-                reply(told(caller, outcome))
+    def _decided(
+        self,
+        caller: "Caller",
+        reply: Callable[[Any], None],
+        asked: _Asked,
+        outcome: "Outcome | KvError",
+    ) -> None:
+        """Answer with what a proposal came to."""
+        if isinstance(outcome, KvError):
+            reply(told(caller, outcome))
+            return
+        response: Any = outcome.response
+        if response is None:
+            # An earlier command of the same id did the work, and its answer is lost.
+            reply(ErrorKind.TIMEOUT.unknown_outcome())
+            return
+        if isinstance(response, KvError):
+            if self._ask_again(caller, reply, asked, response):
                 return
-            response: Any = outcome.response
-            if response is None:
-                # An earlier command of the same id did the work, and its answer is lost.
-                reply(ErrorKind.TIMEOUT.unknown_outcome())
-                return
-            if not isinstance(response, KvError):
-                response.header = self.header(outcome.revision)
-                if finish is not None:
-                    finish(response)
-            elif admissions_left and self._is_stale(identity, response):
-                # It did nothing. What is known here now is at least what it was refused by.
-                self._admit(
-                    body,
-                    caller,
-                    reply,
-                    lambda who: self._propose(
-                        kind,
-                        body,
-                        caller,
-                        reply,
-                        finish,
-                        identity=who,
-                        admissions_left=admissions_left - 1,
-                    ),
-                )
-                return
-            reply(response)
+        else:
+            response.header = self.header(outcome.revision)
+            finish = asked[2]
+            if finish is not None:
+                finish(response)
+        reply(response)
 
-        self._proposals.submit(kind, body, decided, self._deadline(caller), identity=identity)
+    def _ask_again(
+        self,
+        caller: "Caller",
+        reply: Callable[[Any], None],
+        asked: _Asked,
+        refusal: KvError,
+    ) -> bool:
+        """Propose once more what was refused only for an identity older than the state."""
+        kind, body, finish, identity, admissions_left = asked
+        if not (admissions_left and self._is_stale(identity, refusal)):
+            return False
+        # It did nothing. What is known here now is at least what it was refused by.
+        self._admit(
+            body,
+            caller,
+            reply,
+            lambda who: self._propose(
+                kind,
+                body,
+                caller,
+                reply,
+                finish,
+                identity=who,
+                admissions_left=admissions_left - 1,
+            ),
+        )
+        return True
 
     def _is_stale(self, identity: Identity, refusal: KvError) -> bool:
         """Whether apply refused an identity for being older than its state."""

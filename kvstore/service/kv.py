@@ -1,6 +1,7 @@
 """The KV service: Range, Put, DeleteRange, Txn, Compact."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kvstore.apply import request_cost
@@ -98,11 +99,9 @@ class KvCalls(Calls):
                 reply(too_large(size, limit))
                 return
         if self.machine.auth.enabled:
+            # Not by a closure, whose cells every put would pay for.
             self._admit(
-                request,
-                caller,
-                reply,
-                lambda who: self._write(Kind.PUT, request, caller, reply, who),
+                request, caller, reply, partial(self._write, Kind.PUT, request, caller, reply)
             )
         else:
             self._write(Kind.PUT, request, caller, reply, NOBODY)

@@ -49,22 +49,26 @@ _OK: Final = field(b"grpc-status", b"0")
 
 _HEAD_WORD: Final = len(_HEAD) << 8 | HEADERS
 _OK_WORD: Final = len(_OK) << 8 | HEADERS
-_BEGINNING: Final = Struct(f">IBI{len(_HEAD)}sIBIBI")
-_END: Final = Struct(f">IBI{len(_OK)}s")
+_beginning: Final = Struct(f">IBI{len(_HEAD)}sIBIBI").pack
+_end: Final = Struct(f">IBI{len(_OK)}s").pack
 _ENDS: Final = END_STREAM | END_HEADERS
 
 ACCEPTED_ENCODINGS: Final = field(b"grpc-accept-encoding", b"gzip")
 
 
-def beginning(stream_id: int, length: int) -> bytes:
-    """The head, and all of the frame of a message but the message, of so many bytes."""
+def whole(stream_id: int, message: bytes, length: int) -> bytes:
+    """An answer of one message, of so many bytes: head, message, and trailers: all is well."""
     word = (length + PREFIX_BYTES) << 8 | DATA
-    return _BEGINNING.pack(_HEAD_WORD, END_HEADERS, stream_id, _HEAD, word, 0, stream_id, 0, length)
+    return b"%b%b%b" % (
+        _beginning(_HEAD_WORD, END_HEADERS, stream_id, _HEAD, word, 0, stream_id, 0, length),
+        message,
+        _end(_OK_WORD, _ENDS, stream_id, _OK),
+    )
 
 
 def end(stream_id: int) -> bytes:
     """Trailers that say that all is well."""
-    return _END.pack(_OK_WORD, _ENDS, stream_id, _OK)
+    return _end(_OK_WORD, _ENDS, stream_id, _OK)
 
 
 def head(stream_id: int) -> bytes:

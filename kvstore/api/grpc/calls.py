@@ -15,8 +15,9 @@ class Unary(NamedTuple):
     """A call with one request and one answer.
 
     ``begin`` never raises, and calls its reply exactly once, perhaps before it returns: with
-    whatever ``encode`` takes, with a ``Long`` whose work ends in that, or with a ``KvError``. It
-    returns how to tell the call that its caller went away, if it may take long.
+    whatever ``encode`` takes, with the bytes that it would make of it, with a ``Long`` whose work
+    ends in one of these, or with a ``KvError``. It returns how to tell the call that its caller
+    went away, if it may take long.
 
     Attributes:
         begin: starts it: the message's bytes, who calls, and what to call with the outcome.

@@ -163,7 +163,11 @@ class Http2Connection(Connection, Generic[H]):
             if kind == DATA:
                 self._on_data(data, start, end, flags, stream_id)
             elif kind == HEADERS:
-                self._on_headers(data, start, end, flags, stream_id)
+                if flags & (PADDED | HAS_PRIORITY | END_HEADERS) == END_HEADERS:
+                    # As nearly all are.
+                    self._on_block(data[start:end], flags, stream_id)
+                else:
+                    self._on_headers(data, start, end, flags, stream_id)
             elif kind == WINDOW_UPDATE:
                 self._on_window_update(data[start:end], stream_id)
             else:
@@ -217,10 +221,12 @@ class Http2Connection(Connection, Generic[H]):
             return
         if flags & PADDED:
             start, end = _unpadded(data, start, end)
+            length = end - start
         is_last = flags & END_STREAM != 0
         if start == end and not is_last:
             self._count_idle()
-        if stream.expected_bytes is None and not stream.granted_bytes:
+        expected = stream.expected_bytes
+        if (expected is None or (is_last and expected == length)) and not stream.granted_bytes:
             # As below; nearly all calls come by here.
             stream.is_client_done = is_last
             stream.on_data(data, start, end, is_last)
@@ -253,11 +259,11 @@ class Http2Connection(Connection, Generic[H]):
     def _on_headers(self, data: bytes, start: int, end: int, flags: int, stream_id: int) -> None:
         if flags & (PADDED | HAS_PRIORITY):
             start, end = _bare(data, start, end, flags)
-        if not stream_id & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream of ours")
         if flags & END_HEADERS:
             self._on_block(data[start:end], flags, stream_id)
             return
+        if not stream_id & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream of ours")
         self._block = data[start:end]
         self._block_flags = flags
         self._block_stream = stream_id
@@ -280,6 +286,8 @@ class Http2Connection(Connection, Generic[H]):
             self._on_block(block, self._block_flags, stream_id)
 
     def _on_block(self, block: bytes, flags: int, stream_id: int) -> None:
+        if not stream_id & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream of ours")
         head = self._memo.get(block)
         if head is None:
             head = self._blocks.read(block)

@@ -129,16 +129,18 @@ class UnaryStream(CallStream):
         """What the call came to; nobody may want to know any more."""
         if self.is_over or self.is_answered:
             return
-        if self._call.is_patient:
+        call = self._call
+        if call.is_patient:
             self._end_patience()
         if isinstance(outcome, KvError):
             self.fail(outcome)
             return
-        if type(outcome) is Long:
+        kind = type(outcome)
+        if kind is Long:
             self._lane.encode_long(self, outcome)
             return
         try:
-            message = self._call.encode(outcome)
+            message = outcome if kind is bytes else call.encode(outcome)
         except Exception:
             log.exception("an answer could not be encoded by a mistake of the server's own")
             self.surprise()
@@ -150,7 +152,7 @@ class UnaryStream(CallStream):
         lane = self._lane
         if outbox.take_room(self, length + PREFIX_BYTES):
             lane.answers[0] += 1
-            outbox.frames += (answers.beginning(self.id, length), message, answers.end(self.id))
+            outbox.frames.append(answers.whole(self.id, message, length))
             connection.close(self)
         else:
             self._queue(message)

@@ -32,22 +32,19 @@ class UnaryCall:
     Args:
         method: the service's.
         decoder: reads a message.
-        encoder: writes a response.
         new_budget: makes the budget of a slice of work; None: its answers are short.
     """
 
-    __slots__ = ("_decode", "_encode", "_method", "_new_budget")
+    __slots__ = ("_decode", "_method", "_new_budget")
 
     def __init__(
         self,
         method: _Method,
         decoder: Callable[[bytes], Any],
-        encoder: Callable[[Any], bytes],
         new_budget: Callable[[], Budget] | None,
     ) -> None:
         self._method = method
         self._decode = decoder
-        self._encode = encoder
         self._new_budget = new_budget
 
     def begin(self, data: bytes, caller: Caller, reply: Reply) -> Leave | None:
@@ -63,10 +60,6 @@ class UnaryCall:
         if self._new_budget is not None:
             reply = partial(self._answer, reply, self._new_budget)
         return self._method(request, caller, reply)
-
-    def encode(self, outcome: Outcome) -> bytes:
-        """A response's bytes, or the bytes that it is already."""
-        return outcome if type(outcome) is bytes else self._encode(outcome)
 
     def _answer(self, reply: Reply, new_budget: Callable[[], Budget], outcome: Outcome) -> None:
         if isinstance(outcome, KvError) or not is_big(outcome):
@@ -97,8 +90,9 @@ def unary_calls(
             call = UnaryCall(
                 getattr(service, row.method),
                 decoders.get(row.method) or partial(decode, row.request),
-                encoders.get(row.method, encode),
                 new_budget if row.method in _LONG else None,
             )
-            calls[path] = Unary(call.begin, call.encode, row.shape is Shape.PATIENT)
+            calls[path] = Unary(
+                call.begin, encoders.get(row.method, encode), row.shape is Shape.PATIENT
+            )
     return calls

@@ -37,7 +37,8 @@ def prefixed(message, flag=0):
 
 
 def echo(message, caller, reply):
-    reply(message)
+    # Not as bytes: those would not be encoded any more.
+    reply(bytearray(message))
 
 
 class Table:

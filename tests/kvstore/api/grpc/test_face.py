@@ -222,7 +222,7 @@ def test_a_big_answer_is_handed_over_as_work_that_others_may_interrupt():
         budget.renew()
         next(work)
     raw = finish(work, budget)
-    answer = read("/etcdserverpb.KV/Range", call.encode(raw))
+    answer = read("/etcdserverpb.KV/Range", raw)
     assert [len(answer.kvs), answer.count] == [1000, 1000]
 
 
