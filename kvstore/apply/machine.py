@@ -310,7 +310,7 @@ class StateMachine:
         assert record is not None, "a put wrote nothing"
         self.effects_hash = extend_by_version(self.effects_hash, record)
         self._hub.publish(record.mod_revision, [record])
-        return PutResponse(None, previous if request.prev_kv else None)
+        return PutResponse(None, previous) if request.prev_kv else PutResponse()
 
     def _delete_range(self, request: DeleteRangeRequest) -> Sliced[DeleteRangeResponse]:
         self._refuse_if_corrupt()

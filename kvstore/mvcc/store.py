@@ -281,7 +281,8 @@ class Store:
         end = self.log.end
         assert end != self.log_end, "a revision without a change"
         self.log_end = end
-        self.revision = Revision(self.revision + 1)
+        # Called for each command: a call of the type's name would be one more.
+        self.revision = self.revision + 1  # type: ignore[assignment]
 
     def restore(self, record: KeyValue) -> KeyValue | None:
         """Take in a version from a snapshot: in revision order, visible from ``restored`` on.
