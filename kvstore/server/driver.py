@@ -47,6 +47,9 @@ COMMIT_NOTICE_SECONDS = 0.002
 Nobody's answer waits for it: members whose own clients do are told at once.
 """
 
+GATHERING_TURNS_MAX = 3
+"""For so many turns proposals wait for others, while others come."""
+
 _TICK = Tick()
 _TELL_COMMIT = TellCommit()
 
@@ -77,6 +80,8 @@ class Driver:
         self._on_fatal = on_fatal
         self._events: list[Event] = []
         self._scheduled = False
+        self._gathered_count = 0
+        self._gathering_turns = 0
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
@@ -236,12 +241,28 @@ class Driver:
                     # What a peer sends must not stop this member; raft refused it before it changed
                     # anything.
                     self._complain(error)
-        unsent = self._proposals.take_unsent()
-        if unsent:
-            step(Propose(unsent))
+        if self._is_gathered():
+            step(Propose(self._proposals.take_unsent()))
         context = self._reads.take_context()
         if context is not None:
             step(ReadIndex(context))
+
+    def _is_gathered(self) -> bool:
+        """Whether what waits is to be proposed in this turn; else there is another one soon.
+
+        What a crowd sends does not come in at one look at its sockets, and each batch costs all
+        members a frame, a sync and an acknowledgement. So as long as looks bring more the next one
+        is waited for. It costs a few microseconds where there is nothing else to do; whoever writes
+        alone does not wait.
+        """
+        count = self._proposals.unsent_count
+        if 1 < count != self._gathered_count and self._gathering_turns < GATHERING_TURNS_MAX:
+            self._gathered_count = count
+            self._gathering_turns += 1
+            self.wake()
+            return False
+        self._gathered_count = self._gathering_turns = 0
+        return count > 0
 
     def _complain(self, error: Exception) -> None:
         """Log a peer's fault, but not at every one of its messages."""

@@ -155,6 +155,11 @@ class Proposals:
         entry.resend_pause_ticks = min(2 * entry.resend_pause_ticks, RESEND_TICKS_MAX)
         entry.resend_tick = self._tick + entry.resend_pause_ticks
 
+    @property
+    def unsent_count(self) -> int:
+        """How many wait for ``take_unsent``."""
+        return len(self._unsent)
+
     def take_unsent(self) -> list[Proposal]:
         """What the driver is to propose in this turn."""
         unsent = self._unsent

@@ -1,11 +1,13 @@
 """A write counts once, however often it was sent; and there is an end to what a member takes on."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from kvstore import commands
 from kvstore.errors import ErrorKind, KvError, UnknownOutcomeError
+from kvstore.server.driver import GATHERING_TURNS_MAX
 from kvstore.service.caller import Caller
 from kvstore.types import (
     AlarmAction,
@@ -18,6 +20,7 @@ from kvstore.types import (
     TxnRequest,
 )
 from raft.events import Propose
+from raft.types import Proposal
 from tests.support.cluster import Cluster
 from tests.support.host import Host
 from tests.support.scenario import scenario
@@ -63,6 +66,48 @@ async def test_a_forwarded_proposal_survives_the_leader_it_was_forwarded_to(
         assert await version_of(host, b"k") == 1
     await leader.start()
     await cluster.wait_equal()
+
+
+async def batches_of(host: Host, sizes: list[int]) -> list[int]:
+    """How many writes each batch has, when so many come in at each look at the sockets."""
+    await host.call("put", PutRequest(b"before", b"v"))
+    proposals = host.node.proposals
+    take_unsent = proposals.take_unsent
+    batches: list[int] = []
+
+    def taken() -> list[Proposal]:
+        unsent = take_unsent()
+        batches.append(len(unsent))
+        return unsent
+
+    proposals.take_unsent = taken  # type: ignore[method-assign]
+    answers: list[asyncio.Future[Any]] = []
+    for size in sizes:
+        answers += [host.begin("put", PutRequest(b"k", b"v")) for _ in range(size)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*answers)
+    del proposals.take_unsent
+    return batches
+
+
+@scenario(1, size=1)
+async def test_writes_that_come_in_one_after_the_other_are_one_batch(cluster: Cluster) -> None:
+    await cluster.wait_leader()
+    assert await batches_of(cluster[0], [40, 20, 4]) == [64]
+
+
+@scenario(1, size=1)
+async def test_writes_do_not_wait_for_others_for_ever(cluster: Cluster) -> None:
+    await cluster.wait_leader()
+    batches = await batches_of(cluster[0], [2] * 40)
+    assert max(batches) == 2 * (GATHERING_TURNS_MAX + 1)
+    assert sum(batches) == 80
+
+
+@scenario(1, size=1)
+async def test_a_write_that_is_alone_does_not_wait_for_others(cluster: Cluster) -> None:
+    await cluster.wait_leader()
+    assert await batches_of(cluster[0], [1, 1]) == [1, 1]
 
 
 @scenario(1, size=1)
