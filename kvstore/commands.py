@@ -292,22 +292,6 @@ def decode(data: bytes) -> Command:
     return command
 
 
-def decode_whole(data: bytes) -> tuple[Command, Body]:
-    """Open an envelope and its body: what apply does with each entry, without a call for each step.
-
-    Raises:
-        CommandError: As of ``decode`` and ``decode_body``.
-    """
-    try:
-        command = _decode_envelope(data)
-        if command.format == FORMAT:
-            return command, _decode_body[command.kind](command.body)
-    except (msgspec.DecodeError, KeyError):
-        pass
-    # What is wrong with it is said there.
-    return (command := decode(data)), decode_body(command)
-
-
 def decode_body(command: Command) -> Body:
     """Open the body of a command.
 

@@ -25,7 +25,8 @@ from kvstore.commands import (
     Downgrade,
     LeaseCheckpoint,
     LeaseExpire,
-    decode_whole,
+    decode,
+    decode_body,
 )
 from kvstore.errors import ErrorKind, KvError
 from kvstore.mvcc.store import Store
@@ -157,7 +158,7 @@ class StateMachine:
     @property
     def size_bytes(self) -> int:
         """What the state costs against the quota."""
-        return self.store.log.size_bytes + LEASE_BYTES * len(self.lessor)
+        return self.store.size_bytes + LEASE_BYTES * len(self.lessor)
 
     def would_exceed(self, cost: int) -> bool:
         """Whether a request of this cost (``request_cost``) must be refused, and the NOSPACE
@@ -195,10 +196,10 @@ class StateMachine:
         assert not self._busy, "an entry is applied in the middle of another"
         # Only commands (kind 0) mean anything here; the others are Raft's own.
         if entry.kind:
-            self.applied_index = entry.index
-            self.applied_term = entry.term
+            self._advance(entry)
             return Outcome(0, 0, 0, entry.index, None, self.store.revision)
-        command, body = decode_whole(entry.data)
+        command = decode(entry.data)
+        body = decode_body(command)
         verdict = self.origins.admit(
             command.member, command.incarnation, command.sequence, command.low_watermark
         )
@@ -242,19 +243,20 @@ class StateMachine:
     def _conclude(
         self, command: Command, entry: "Entry", response: Record | KvError | None
     ) -> Outcome:
-        store = self.store
-        # As ``dirty`` has it, without a call.
-        assert store.log.end == store.log_end, "an entry is done and has not published its writes"
-        self.applied_index = entry.index
-        self.applied_term = entry.term
+        self._advance(entry)
         return Outcome(
             command.member,
             command.incarnation,
             command.sequence,
             entry.index,
             response,
-            store.revision,
+            self.store.revision,
         )
+
+    def _advance(self, entry: "Entry") -> None:
+        assert not self.store.dirty, "an entry is done and has not published what it wrote"
+        self.applied_index = entry.index
+        self.applied_term = entry.term
 
     def _refused(self, error: KvError) -> KvError:
         assert not self.store.dirty, "a refused command has changed something"
@@ -310,7 +312,7 @@ class StateMachine:
         assert record is not None, "a put wrote nothing"
         self.effects_hash = extend_by_version(self.effects_hash, record)
         self._hub.publish(record.mod_revision, [record])
-        return PutResponse(None, previous) if request.prev_kv else PutResponse()
+        return PutResponse(None, previous if request.prev_kv else None)
 
     def _delete_range(self, request: DeleteRangeRequest) -> Sliced[DeleteRangeResponse]:
         self._refuse_if_corrupt()

@@ -33,10 +33,6 @@ class Verdict(enum.IntEnum):
     STALE = 2
 
 
-# Looking a member up in its enum costs as much as a call.
-_FRESH: Final = Verdict.FRESH
-
-
 class _Origin:
     """One life of one member. What is below ``end`` counts as applied, noted or not.
 
@@ -45,7 +41,7 @@ class _Origin:
         end: Everything from the watermark to below it is applied: commands mostly come in order,
             and then a number says it all.
         blocks: A bit for each applied sequence that is not below ``end``, by the sequence shifted
-            right.
+            right; bits that the end has passed go with their block.
     """
 
     __slots__ = ("blocks", "end", "incarnation", "low_watermark")
@@ -60,19 +56,15 @@ class _Origin:
         """Note a sequence; return whether it was new."""
         if sequence < self.end:
             return False
-        blocks = self.blocks
-        if not blocks and sequence == self.end:
-            self.end = sequence + 1
-            return True
         number = sequence >> _BLOCK_BITS
         bit = 1 << (sequence & _BLOCK_MASK)
-        bits = blocks.get(number, 0)
+        bits = self.blocks.get(number, 0)
         if bits & bit:
             return False
         if sequence == self.end:
             self.end = sequence + 1
         else:
-            blocks[number] = bits | bit
+            self.blocks[number] = bits | bit
         return True
 
     def __contains__(self, sequence: int) -> bool:
@@ -85,10 +77,9 @@ class _Origin:
         """Forget what will not be sent again."""
         self.low_watermark = low_watermark
         self.end = max(self.end, low_watermark)
-        if self.blocks:
-            lowest = low_watermark >> _BLOCK_BITS
-            for number in [number for number in self.blocks if number < lowest]:
-                del self.blocks[number]
+        lowest = low_watermark >> _BLOCK_BITS
+        for number in [number for number in self.blocks if number < lowest]:
+            del self.blocks[number]
 
     def applied(self) -> tuple[int, ...]:
         """The sequences from the watermark on, rising."""
@@ -121,18 +112,13 @@ class Origins:
             return Verdict.STALE
         # A member sends its watermark with the command, so that it cannot be above it.
         if low_watermark > origin.low_watermark:
-            if origin.blocks:
-                origin.raise_watermark(low_watermark)
-            else:
-                origin.low_watermark = low_watermark
-                if low_watermark > origin.end:
-                    origin.end = low_watermark
+            origin.raise_watermark(low_watermark)
         if sequence == origin.end and not origin.blocks:
             # As ``add`` has it: nearly all commands come by here.
             origin.end = sequence + 1
         elif not origin.add(sequence):
             return Verdict.DUPLICATE
-        return _FRESH
+        return Verdict.FRESH
 
     def has_applied(self, member: int, incarnation: int, sequence: int) -> bool:
         """Whether this command took effect, or never will any more."""

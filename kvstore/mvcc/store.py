@@ -40,24 +40,23 @@ class Store:
         log_end: The ordinal after the last published version.
         key_count: Keys that exist, unpublished changes included.
         last: The version written last.
-        log: All retained versions, unpublished ones too; to be asked, not to be changed.
     """
 
     __slots__ = (
         "_index",
+        "_log",
         "_pins",
         "compacted_revision",
         "key_count",
         "last",
-        "log",
         "log_end",
         "revision",
         "swept_revision",
     )
 
     def __init__(self) -> None:
-        self.log = RevisionLog()
-        self._index = KeyIndex(self.log)
+        self._log = RevisionLog()
+        self._index = KeyIndex(self._log)
         self._pins = 0
         self.revision = FIRST_REVISION
         self.compacted_revision = NEVER_COMPACTED
@@ -69,7 +68,7 @@ class Store:
     @property
     def size_bytes(self) -> int:
         """Keys, values and overhead of all retained versions."""
-        return self.log.size_bytes
+        return self._log.size_bytes
 
     # --- Reading --------------------------------------------------------------------------------
 
@@ -163,7 +162,7 @@ class Store:
 
     def log_position(self, revision: int) -> int:
         """The ordinal from which on every retained version has this revision or a higher one."""
-        return min(self.log.position(revision), self.log_end)
+        return min(self._log.position(revision), self.log_end)
 
     def log_slice(
         self, start: int, count: int, stop: int | None = None
@@ -175,11 +174,11 @@ class Store:
         where compaction left holes, few versions may lie far apart.
         """
         end = self.log_end
-        return self.log.take(start, end if stop is None else min(stop, end), count)
+        return self._log.take(start, end if stop is None else min(stop, end), count)
 
     def log_unpublished(self, start: int, count: int) -> tuple[list[KeyValue], int]:
         """As ``log_slice``, of the versions written and not yet published."""
-        return self.log.take(max(start, self.log_end), self.log.end, count)
+        return self._log.take(max(start, self.log_end), self._log.end, count)
 
     def history(self, key: bytes, revision: int, count: int | None = None) -> list[KeyValue]:
         """A key's published versions from a revision on (at most ``count``), oldest first,
@@ -213,7 +212,7 @@ class Store:
     @property
     def dirty(self) -> bool:
         """Whether something is written and not yet published."""
-        return self.log.end != self.log_end
+        return self._log.end != self.log_end
 
     def put(self, key: bytes, value: bytes, lease: int) -> KeyValue | None:
         """Write a version of a key, unpublished.
@@ -222,7 +221,7 @@ class Store:
             The record that it replaces, if the key existed.
         """
         revision = self.revision + 1
-        log = self.log
+        log = self._log
         ordinal = log.end
         index = self._index
         versions = index.shards[hash(key) & SHARD_MASK].get(key)
@@ -269,8 +268,8 @@ class Store:
         if not newest.version:
             return None
         tombstone = KeyValue(newest.key, 0, self.revision + 1, 0, b"", 0)
-        ordinal = self.log.end
-        self.log.append(tombstone)
+        ordinal = self._log.end
+        self._log.append(tombstone)
         self._index.add_next(versions, tombstone, ordinal)
         self.key_count -= 1
         self.last = tombstone
@@ -278,11 +277,10 @@ class Store:
 
     def publish(self) -> None:
         """Make all that was written visible, as one new revision."""
-        end = self.log.end
+        end = self._log.end
         assert end != self.log_end, "a revision without a change"
         self.log_end = end
-        # Called for each command: a call of the type's name would be one more.
-        self.revision = self.revision + 1  # type: ignore[assignment]
+        self.revision = Revision(self.revision + 1)
 
     def restore(self, record: KeyValue) -> KeyValue | None:
         """Take in a version from a snapshot: in revision order, visible from ``restored`` on.
@@ -291,7 +289,7 @@ class Store:
             The version of the same key before it, a tombstone too, or None.
         """
         index = self._index
-        log = self.log
+        log = self._log
         ordinal = log.end
         versions = index.versions(record.key)
         log.append(record)
@@ -309,7 +307,7 @@ class Store:
 
     def restored(self, revision: int, compacted_revision: int) -> None:
         """Publish what was restored, at the snapshot's revisions."""
-        self.log_end = self.log.end
+        self.log_end = self._log.end
         self.revision = Revision(revision)
         self.compacted_revision = Revision(compacted_revision)
         self.swept_revision = self.compacted_revision
@@ -350,10 +348,10 @@ class Store:
             target = self.compacted_revision
             # Tombstones at the last compacted revision itself were kept for watchers: begin with
             # those.
-            start = self.log.position(self.swept_revision)
-            stop = self.log.position(target + 1)
+            start = self._log.position(self.swept_revision)
+            stop = self._log.position(target + 1)
             for ordinal in range(start, stop, SWEEP_STEP):
-                sweep(self.log, self._index, ordinal, min(ordinal + SWEEP_STEP, stop), target)
+                sweep(self._log, self._index, ordinal, min(ordinal + SWEEP_STEP, stop), target)
                 if budget.spent():
                     yield
             self.swept_revision = target
@@ -381,9 +379,9 @@ class Store:
         """
         while self._pins:
             yield
-        index, log = self._index, self.log
+        index, log = self._index, self._log
         # Whoever asks now is to fail, and not to be told that nothing is there.
-        del self._index, self.log
+        del self._index, self._log
         self.last = None
         yield from index.dismantle(budget)
         yield from log.dismantle(budget)

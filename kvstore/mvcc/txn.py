@@ -79,14 +79,13 @@ def put(store: Store, leases: Leases, request: PutRequest) -> KeyValue | None:
     """
     key = request.key
     lease = request.lease
+    value = request.value
     if not key:
         raise ErrorKind.EMPTY_KEY.error()
     if lease and not leases.exists(LeaseId(lease)):
         raise ErrorKind.LEASE_NOT_FOUND.error()
     if request.ignore_value or request.ignore_lease:
         value, lease = _kept(store, request)
-    else:
-        value = request.value
     previous = store.put(key, value, lease)
     held = previous.lease if previous is not None else 0
     if held != lease:

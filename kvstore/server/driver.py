@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kvstore.server.reads import Reads
     from raft.effects import Effects, RoleChange
     from raft.node import RaftNode
+    from raft.types import Proposal
     from wal.wal import Wal
 
 log = logging.getLogger("kvstore.raft")
@@ -241,14 +242,15 @@ class Driver:
                     # What a peer sends must not stop this member; raft refused it before it changed
                     # anything.
                     self._complain(error)
-        if self._is_gathered():
-            step(Propose(self._proposals.take_unsent()))
+        unsent = self._take_proposals()
+        if unsent:
+            step(Propose(unsent))
         context = self._reads.take_context()
         if context is not None:
             step(ReadIndex(context))
 
-    def _is_gathered(self) -> bool:
-        """Whether what waits is to be proposed in this turn; else there is another one soon.
+    def _take_proposals(self) -> "list[Proposal]":
+        """What is to be proposed in this turn; what is left waits for another one, which is soon.
 
         What a crowd sends does not come in at one look at its sockets, and each batch costs all
         members a frame, a sync and an acknowledgement. So as long as looks bring more the next one
@@ -260,9 +262,9 @@ class Driver:
             self._gathered_count = count
             self._gathering_turns += 1
             self.wake()
-            return False
+            return []
         self._gathered_count = self._gathering_turns = 0
-        return count > 0
+        return self._proposals.take_unsent()
 
     def _complain(self, error: Exception) -> None:
         """Log a peer's fault, but not at every one of its messages."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kvstore.server")
 
-UNDELIVERED = "an answer could not be delivered"
-
 SLICE_SECONDS = 0.0005
 """One slice.
 
@@ -113,7 +111,7 @@ def answer(reply: Callable[[Any], None], result: Any) -> None:
     try:
         reply(result)
     except Exception:
-        log.exception(UNDELIVERED)
+        log.exception("an answer could not be delivered")
 
 
 async def in_lane(lane: "Lane", job: Callable[[], T]) -> T:

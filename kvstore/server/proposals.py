@@ -8,7 +8,6 @@ same id, and apply lets it count once. So the caller sees an unknown outcome onl
 up.
 """
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,15 +16,13 @@ import msgspec
 from kvstore import commands
 from kvstore.auth.identity import NOBODY, SYSTEM, Identity
 from kvstore.errors import ErrorKind, KvError
-from kvstore.server.pacing import UNDELIVERED, answer
+from kvstore.server.pacing import answer
 from raft.errors import RejectReason
 from raft.types import Proposal
 
 if TYPE_CHECKING:
     from kvstore.apply import Outcome
     from raft.effects import Rejected
-
-log = logging.getLogger("kvstore.server")
 
 RESEND_TICKS_MAX = 64
 """The longest pause, in ticks, between two sendings of a proposal whose fate is unknown."""
@@ -174,11 +171,7 @@ class Proposals:
         entry = self._pending.pop(outcome.sequence, None)
         if entry is not None:
             self.bytes_waiting -= len(entry.data)
-            # As ``answer`` does, without a call.
-            try:
-                entry.reply(outcome)
-            except Exception:
-                log.exception(UNDELIVERED)
+            answer(entry.reply, outcome)
 
     def reject(self, rejected: "Rejected") -> None:
         """A proposal entered no log by this attempt.

@@ -193,10 +193,7 @@ class Calls:
         admitted; if users have changed meanwhile, so that apply refused it, that is asked again,
         ``admissions_left`` times.
         """
-        node = self.node
-        if (caller.has_leader or node.is_learner or node.rebuild.active) and self._refused(
-            caller, reply
-        ):
+        if self._refused(caller, reply):
             return
         # What may have to be proposed again goes along as one piece: nearly never is it wanted.
         asked = (kind, body, finish, identity, admissions_left)

@@ -56,8 +56,9 @@ _ENDS: Final = END_STREAM | END_HEADERS
 ACCEPTED_ENCODINGS: Final = field(b"grpc-accept-encoding", b"gzip")
 
 
-def whole(stream_id: int, message: bytes, length: int) -> bytes:
-    """An answer of one message, of so many bytes: head, message, and trailers: all is well."""
+def whole(stream_id: int, message: bytes) -> bytes:
+    """An answer of one message: its head, the message, and trailers that say that all is well."""
+    length = len(message)
     word = (length + PREFIX_BYTES) << 8 | DATA
     return b"%b%b%b" % (
         _beginning(_HEAD_WORD, END_HEADERS, stream_id, _HEAD, word, 0, stream_id, 0, length),

@@ -163,8 +163,8 @@ class Http2Connection(Connection, Generic[H]):
             if kind == DATA:
                 self._on_data(data, start, end, flags, stream_id)
             elif kind == HEADERS:
-                if flags & (PADDED | HAS_PRIORITY | END_HEADERS) == END_HEADERS:
-                    # As nearly all are.
+                if flags & (PADDED | HAS_PRIORITY | END_HEADERS) == END_HEADERS and stream_id & 1:
+                    # As nearly all are: a block, and nothing else.
                     self._on_block(data[start:end], flags, stream_id)
                 else:
                     self._on_headers(data, start, end, flags, stream_id)
@@ -259,11 +259,11 @@ class Http2Connection(Connection, Generic[H]):
     def _on_headers(self, data: bytes, start: int, end: int, flags: int, stream_id: int) -> None:
         if flags & (PADDED | HAS_PRIORITY):
             start, end = _bare(data, start, end, flags)
+        if not stream_id & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream of ours")
         if flags & END_HEADERS:
             self._on_block(data[start:end], flags, stream_id)
             return
-        if not stream_id & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream of ours")
         self._block = data[start:end]
         self._block_flags = flags
         self._block_stream = stream_id
@@ -286,8 +286,6 @@ class Http2Connection(Connection, Generic[H]):
             self._on_block(block, self._block_flags, stream_id)
 
     def _on_block(self, block: bytes, flags: int, stream_id: int) -> None:
-        if not stream_id & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream of ours")
         head = self._memo.get(block)
         if head is None:
             head = self._blocks.read(block)

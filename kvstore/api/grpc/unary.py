@@ -146,13 +146,12 @@ class UnaryStream(CallStream):
             self.surprise()
             return
         self.is_answered = True
-        length = len(message)
         connection = self.connection
         outbox = connection.outbox
         lane = self._lane
-        if outbox.take_room(self, length + PREFIX_BYTES):
+        if outbox.take_room(self, len(message) + PREFIX_BYTES):
             lane.answers[0] += 1
-            outbox.frames.append(answers.whole(self.id, message, length))
+            outbox.frames.append(answers.whole(self.id, message))
             connection.close(self)
         else:
             self._queue(message)

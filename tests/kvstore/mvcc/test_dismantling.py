@@ -33,7 +33,7 @@ def test_each_slice_lets_go_of_few_objects_and_the_last_of_all():
     containers: list[Sized] = [
         *store._index.shards,
         *store._index.keys._lists,  # type: ignore[attr-defined]  # the stubs leave it out
-        *[block.records for block in store.log._blocks if block is not None],
+        *[block.records for block in store._log._blocks if block is not None],
     ]
 
     def held() -> int:

@@ -77,7 +77,8 @@ async def batches_of(host: Host, sizes: list[int]) -> list[int]:
 
     def taken() -> list[Proposal]:
         unsent = take_unsent()
-        batches.append(len(unsent))
+        if unsent:
+            batches.append(len(unsent))
         return unsent
 
     proposals.take_unsent = taken  # type: ignore[method-assign]
