@@ -16,9 +16,10 @@ from typing import Final
 import click
 
 from bench import grpc_load, report
+from bench.figures import BenchError
 from bench.load import Run, run, wrk
 from bench.report import Case
-from bench.systems import BenchError, System, etcd, ours
+from bench.systems import System, etcd, ours
 from kvstore.errors import KvstoreError
 
 HERE: Final = Path(__file__).parent

@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from bench.figures import BenchError
 from bench.load import START_SECONDS_MAX, Run
-from bench.systems import VALUE, BenchError
+from bench.systems import VALUE
 from kvstore.api.grpc.encode import encode
 from kvstore.client import Client
 from kvstore.types import PutRequest, RangeRequest, Record

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from bench.systems import BenchError
+from bench.figures import BenchError
 
 SCRIPT: Final = Path(__file__).with_name("load.lua")
 START_SECONDS_MAX: Final = 30

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import os
-import platform
 import statistics
-import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from bench.load import Run
+from bench.machine import machine
 
 
 class Case(NamedTuple):
@@ -88,28 +85,3 @@ def document(lines: Sequence[str], versions: Sequence[str], rounds: int, seconds
             "",
         ]
     )
-
-
-def machine() -> list[str]:
-    """What it ran on."""
-    model = platform.processor() or platform.machine()
-    for line in _read("/proc/cpuinfo").splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    memory = _read("/proc/meminfo").partition("MemTotal:")[2].split("kB")[0].strip()
-    answer = subprocess.run(
-        ["stat", "-f", "-c", "%T", "."], capture_output=True, text=True, check=False
-    )
-    return [
-        f"- {os.cpu_count()} × {model}, {int(memory or 0) / 1e6:.0f} GB of memory",
-        f"- {platform.system()} {platform.release()}, file system {answer.stdout.strip()}",
-        f"- Python {platform.python_version()}",
-    ]
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from bench.figures import BenchError
 from kvstore.cli.cluster_nodes import Node, ask, check_ports, plan, serve_arguments
 from kvstore.cli.processes import Child, stop_all
 from kvstore.client import Client
-from kvstore.errors import KvstoreError
 from kvstore.types import PutRequest, RequestOp
 from kvstore.version import KVSTORE_VERSION
 
@@ -20,10 +20,6 @@ READY_SECONDS: Final = 60.0
 KEYS: Final = 10_000
 VALUE: Final = b"value-" * 42 + b"valv"
 TXN_OPS: Final = 100
-
-
-class BenchError(KvstoreError):
-    """The comparison cannot be made; the message says why."""
 
 
 class System:
