@@ -66,7 +66,7 @@ def main(
     cases = [case for case in cases if match in case.title]
     signal.signal(signal.SIGTERM, _interrupt)
     # Beside the sources and not in /tmp, which may be memory: a sync must reach a disk.
-    raw = HERE / "results" / "raw"
+    raw = HERE / ".run"
     raw.mkdir(parents=True, exist_ok=True)
     base_dir = Path(tempfile.mkdtemp(prefix="run-", dir=raw))
     try:
