@@ -57,6 +57,9 @@ class Faces:
         metrics: the text of ``/metrics``.
         new_budget: makes the budget of a slice of work on the loop.
         access: who may ask.
+
+    Attributes:
+        unary: the v3 calls with one answer, by path.
     """
 
     def __init__(
@@ -79,12 +82,12 @@ class Faces:
         self._plain = PlainPaths(service, metrics)
         self._rest = Rest(service)
         self._running = Running(counters)
-        self._unary = unary_calls(service, limits.json_values_max)
+        self.unary = unary_calls(service, limits.json_values_max)
         stream_limits = StreamLimits(
             request_bytes_max=limits.json_body_bytes_max, watch_bytes_max=limits.watch_bytes_max
         )
         self._streams = Streams(service, stream_limits, new_budget).by_path()
-        self._sockets = Sockets(self._unary, self._streams, limits, self._running)
+        self._sockets = Sockets(self.unary, self._streams, limits, self._running)
 
     def end_streams(self) -> None:
         """Tell everything that would go on for long that the server stops."""
@@ -102,7 +105,7 @@ class Faces:
         try:
             if not self._is_open and (refusal := self._access.refusal(request.headers)):
                 return await self._answer(request, refusal)
-            call = self._unary.get(path)
+            call = self.unary.get(path)
             if call is not None and request.method == "POST":
                 answer = await self._call(request, call)
             else:
@@ -173,7 +176,7 @@ class Faces:
         if method == "OPTIONS":
             return Answer(b"", None, 200, CORS)
         if path.startswith(_V3_PATHS):
-            return _no_such_call(path in self._unary or path in self._streams)
+            return _no_such_call(path in self.unary or path in self._streams)
         if path.startswith("/v1/"):
             message = f"Not Found: keys are at {REST_PATH}, all at {REST_PATH}?prefix"
             return error_answer(KvError(Code.NOT_FOUND, message), REST_ERROR_HEAD)

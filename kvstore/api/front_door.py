@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from kvstore.api.access import Access
 from kvstore.api.backend import Service
@@ -13,6 +13,7 @@ from kvstore.api.grpc.calls import Face
 from kvstore.api.grpc.server import GrpcServer
 from kvstore.api.http1 import Clock, Lane
 from kvstore.api.http1_server import Handler, HttpServer
+from kvstore.api.lean.server import LeanServer
 from kvstore.api.limits import ApiLimits, Counters
 from kvstore.api.tls_ledger import TlsLedger
 from kvstore.budget import Budget
@@ -27,6 +28,9 @@ log = logging.getLogger("kvstore.api")
 _BACKLOG: Final = 1024
 EVERYBODY: Final = Access()
 """No rules."""
+
+Http1: TypeAlias = HttpServer | LeanServer
+"""Who serves a connection of HTTP/1 first: the lean lane, unless there are rules on who may ask."""
 
 
 class FrontDoor:
@@ -57,10 +61,22 @@ class FrontDoor:
         self.counters = Counters()
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._lane = Lane(Clock(self._loop), limits.stall_seconds, access)
+        clock = Clock(self._loop)
+        self._lane = Lane(clock, limits.stall_seconds, access)
         self._faces = Faces(service, limits, self._lane, self.counters, metrics, new_budget, access)
         self._http = self._http_server(self._faces.handle)
         self._metrics = self._http_server(self._faces.handle_metrics)
+        self._lean: LeanServer | None = None
+        if access.is_open:
+            self._lean = LeanServer(
+                self._faces.unary,
+                limits,
+                self.counters,
+                self._loop,
+                clock,
+                self._http,
+                self._count_lost,
+            )
         self._grpc: GrpcServer | None = None
         self._grpc_face = grpc
         if grpc is not None:
@@ -72,7 +88,7 @@ class FrontDoor:
     def _http_server(self, handler: Handler) -> HttpServer:
         return HttpServer(handler, self._limits, self.counters, self._count_lost)
 
-    def _doorway(self, http: HttpServer | None, grpc: GrpcServer | None) -> "Doorway":
+    def _doorway(self, http: Http1 | None, grpc: GrpcServer | None) -> "Doorway":
         doorway = Doorway(http, grpc, self._limits, self.counters, self._loop)
         self._doorways.append(doorway)
         return doorway
@@ -102,11 +118,12 @@ class FrontDoor:
         Raises:
             OSError: an address is in use or not ours.
         """
-        clients = self._doorway(None if http_urls else self._http, self._grpc)
+        http = self._lean or self._http
+        clients = self._doorway(None if http_urls else http, self._grpc)
         for url in urls:
             await self._listen(url, clients)
             log.info("serving clients on %s%s", url, " (gRPC only)" if http_urls else "")
-        http_clients = self._doorway(self._http, None)
+        http_clients = self._doorway(http, None)
         for url in http_urls:
             await self._listen(url, http_clients)
             log.info("serving clients on %s (HTTP only)", url)
@@ -139,6 +156,8 @@ class FrontDoor:
             grace_seconds: how long requests that are under way may go on.
         """
         self._lane.is_draining = True
+        if self._lean is not None:
+            self._lean.drain()
         for listener in self._listeners:
             listener.close()
         for doorway in self._doorways:
@@ -151,6 +170,8 @@ class FrontDoor:
             server.pre_shutdown()
             # aiohttp waits so long twice, before and after it tells handlers; 0 would be for ever.
             servers.append(server.shutdown(max(grace_seconds / 2, 0.001)))
+        if self._lean is not None:
+            servers.append(self._lean.close(grace_seconds))
         if self._grpc is not None:
             servers.append(self._grpc.close(grace_seconds))
         await asyncio.gather(*servers)
@@ -176,7 +197,7 @@ class Doorway:
 
     def __init__(
         self,
-        http: HttpServer | None,
+        http: Http1 | None,
         grpc: GrpcServer | None,
         limits: ApiLimits,
         counters: Counters,

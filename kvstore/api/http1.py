@@ -25,7 +25,7 @@ _BODILESS: Final = frozenset({204, 304})
 _CLOSE: Final = b"Connection: close\r\n"
 _KEEP_ALIVE_1_0: Final = b"Connection: keep-alive\r\n"
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
-_LAST_CHUNK: Final = b"0\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
 _PILED_UP_BYTES: Final = 64 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -84,6 +84,16 @@ def message_too_large(size_bytes: int, bytes_max: int) -> Closing:
     return Closing(http_status(error.code), error.code, error.message)
 
 
+def too_slow() -> Closing:
+    """A body took longer than any may."""
+    return Closing(408, Code.DEADLINE_EXCEEDED, "the request's body did not come in in time")
+
+
+def opening(status: int, head: bytes, date: bytes, *, closes: bool) -> bytes:
+    """The lines of an answer's head, without those that say how long it is."""
+    return b"".join((_status_line(status), head, date, _CLOSE if closes else b""))
+
+
 async def read_body(
     request: web.BaseRequest,
     bytes_max: int,
@@ -123,8 +133,7 @@ async def read_body(
                     raise refusal(size, bytes_max)
                 parts.append(part)
     except TimeoutError:
-        message = "the request's body did not come in in time"
-        raise Closing(408, Code.DEADLINE_EXCEEDED, message) from None
+        raise too_slow() from None
     except web.RequestPayloadError as error:
         raise Closing(400, Code.INVALID_ARGUMENT, f"the body is malformed: {error}") from None
     return b"".join(parts)
@@ -219,7 +228,7 @@ class Lane:
         transport.write(self._open_head(answer.status, head, chunked, keeps))
         try:
             for piece in answer.slices:
-                _transport(request).write(_chunk(piece) if chunked else piece)
+                _transport(request).write(chunk(piece) if chunked else piece)
                 await self._drain(request, transport)
                 await asyncio.sleep(0)
         except BaseException:
@@ -227,7 +236,7 @@ class Lane:
             transport.abort()
             raise
         if chunked:
-            _transport(request).write(_LAST_CHUNK)
+            _transport(request).write(LAST_CHUNK)
         return self._keep if keeps else self.closing
 
     def _open_head(self, status: int, head: bytes, chunked: bool, keeps: bool) -> bytes:
@@ -300,7 +309,7 @@ class Http1Exchange:
 
     async def _write(self, messages: list[bytes]) -> None:
         transport = _transport(self._request)
-        pieces = [_chunk(message) for message in messages] if self._chunked else messages
+        pieces = [chunk(message) for message in messages] if self._chunked else messages
         head = b"" if self.is_open else self._head
         self.is_open = True
         transport.write(head + b"".join(pieces))
@@ -314,7 +323,7 @@ class Http1Exchange:
             self.is_open = True
         if self.is_within_message or not self._chunked:
             return False
-        transport.write(_LAST_CHUNK)
+        transport.write(LAST_CHUNK)
         return True
 
 
@@ -324,5 +333,6 @@ def _status_line(status: int) -> bytes:
     return line
 
 
-def _chunk(piece: bytes) -> bytes:
+def chunk(piece: bytes) -> bytes:
+    """A piece of a body of unknown length (RFC 9112 §7.1)."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kvstore.api.answer import Answer, Leave, Outcome, Pending, error_answer
+from kvstore.api.answer import Answer, Leave, Outcome, Pending, Reply, error_answer
 from kvstore.api.backend import Service
 from kvstore.api.caller_headers import in_time
 from kvstore.api.v3_json.decode import VALUES_MAX, decode
@@ -43,6 +43,15 @@ class UnaryCall:
         self._method = method
         self._decode = decoder
         self._encode = encoder
+
+    def begin(self, body: bytes, caller: Caller, reply: Reply) -> None:
+        """Ask the service what a body asks for, for a caller without a deadline."""
+        try:
+            request = self._decode(body)
+        except KvError as error:
+            reply(error)
+        else:
+            self._method(request, caller, reply)
 
     def pending(self, body: bytes, caller: Caller) -> Pending:
         """The call that a body asks for.

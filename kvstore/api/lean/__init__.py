@@ -1,0 +1,1 @@
+"""How are the hottest calls over HTTP/1 answered without a task each? All else is handed on."""
