@@ -53,6 +53,18 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     y_log: bool = False
 
 
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was to be reached, and what was: a row of the summary on top of the page."""
+
+    what: str
+    """The work and its size: ``put, 64 connections``."""
+    wanted: str
+    """``at least 4 times etcd``."""
+    found: str
+    """In the same terms: ``4.31 times``."""
+    met: bool
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """All that one part of the benchmark found: a chapter of the page."""
 
@@ -66,6 +78,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     machine: list[str]
     tables: list[Table]
     figures: list[Figure] = []
+    goals: list[Goal] = []
 
 
 def save(section: Section, results_dir: Path = RESULTS_DIR) -> Path:

@@ -21,6 +21,7 @@ from kvstore.api.http1 import (
     send_continue,
     wants_continue,
 )
+from kvstore.api.lean.heads import LeanCall
 from kvstore.api.limits import ApiLimits, Counters
 from kvstore.api.plain import PlainPaths
 from kvstore.api.rest.calls import CORS as REST_CORS
@@ -31,6 +32,7 @@ from kvstore.api.rest.request import PATH as REST_PATH
 from kvstore.api.rest.request import RestRequest
 from kvstore.api.running import Running, internal_error
 from kvstore.api.v3_json.decode import Malformed
+from kvstore.api.v3_json.keep_alive import single_calls
 from kvstore.api.v3_json.streams import Stream, StreamLimits, Streams
 from kvstore.api.v3_json.table import PREFIXES
 from kvstore.api.v3_json.unary import UnaryCall, unary_calls
@@ -59,7 +61,7 @@ class Faces:
         access: who may ask.
 
     Attributes:
-        unary: the v3 calls with one answer, by path.
+        lean: the v3 calls with one answer that is not long in coming, by path.
     """
 
     def __init__(
@@ -82,12 +84,16 @@ class Faces:
         self._plain = PlainPaths(service, metrics)
         self._rest = Rest(service)
         self._running = Running(counters)
-        self.unary = unary_calls(service, limits.json_values_max)
+        self._unary = unary_calls(service, limits.json_values_max)
+        self.lean: dict[str, LeanCall] = {
+            **{path: call for path, call in self._unary.items() if not call.is_patient},
+            **single_calls(service),
+        }
         stream_limits = StreamLimits(
             request_bytes_max=limits.json_body_bytes_max, watch_bytes_max=limits.watch_bytes_max
         )
         self._streams = Streams(service, stream_limits, new_budget).by_path()
-        self._sockets = Sockets(self.unary, self._streams, limits, self._running)
+        self._sockets = Sockets(self._unary, self._streams, limits, self._running)
 
     def end_streams(self) -> None:
         """Tell everything that would go on for long that the server stops."""
@@ -105,7 +111,7 @@ class Faces:
         try:
             if not self._is_open and (refusal := self._access.refusal(request.headers)):
                 return await self._answer(request, refusal)
-            call = self.unary.get(path)
+            call = self._unary.get(path)
             if call is not None and request.method == "POST":
                 answer = await self._call(request, call)
             else:
@@ -176,7 +182,7 @@ class Faces:
         if method == "OPTIONS":
             return Answer(b"", None, 200, CORS)
         if path.startswith(_V3_PATHS):
-            return _no_such_call(path in self.unary or path in self._streams)
+            return _no_such_call(path in self._unary or path in self._streams)
         if path.startswith("/v1/"):
             message = f"Not Found: keys are at {REST_PATH}, all at {REST_PATH}?prefix"
             return error_answer(KvError(Code.NOT_FOUND, message), REST_ERROR_HEAD)

@@ -69,7 +69,7 @@ class FrontDoor:
         self._lean: LeanServer | None = None
         if access.is_open:
             self._lean = LeanServer(
-                self._faces.unary,
+                self._faces.lean,
                 limits,
                 self.counters,
                 self._loop,

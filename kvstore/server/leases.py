@@ -8,6 +8,7 @@ has let expire.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -188,6 +189,33 @@ class LeaseKeeper:
         identity: Identity = NOBODY,
     ) -> None:
         """Start a lease's time anew; ``reply`` gets its granted seconds, 0 if there is none."""
+        if patience_seconds is None and self._driver.role == Role.LEADER:
+            self._keep_alive_here(LeaseId(lease), identity, reply)
+        else:
+            self._ask_keep_alive(lease, identity, reply, patience_seconds)
+
+    def _keep_alive_here(
+        self, lease: LeaseId, identity: Identity, reply: "Callable[[int | KvError], None]"
+    ) -> None:
+        """What is asked of the leader itself needs no timer: its round has one."""
+
+        def settle(result: "int | KvError") -> None:
+            if isinstance(result, KvError) and result == NO_LEADER:
+                # It led when it was asked. Whoever leads now, or will soon, knows better.
+                self._ask_keep_alive(lease, identity, reply, None)
+            else:
+                reply(result)
+
+        give_up = self._loop.time() + self._timeout_seconds
+        self._confirmed(settle, partial(self._renew, lease, identity, settle, give_up))
+
+    def _ask_keep_alive(
+        self,
+        lease: int,
+        identity: Identity,
+        reply: "Callable[[int | KvError], None]",
+        patience_seconds: float | None,
+    ) -> None:
         body = _encode((lease, identity.user, identity.revision))
         self._ask("lease.keep_alive", body, _decode_seconds, reply, patience_seconds)
 
@@ -273,7 +301,7 @@ class LeaseKeeper:
         for reply in waiting.values():
             answer(reply, kind.error())
 
-    def _confirmed(self, reply: "CallReply", then: Callable[[], None]) -> None:
+    def _confirmed(self, reply: Callable[[Any], None], then: Callable[[], None]) -> None:
         """Go on once this member is known to have led after the question arrived."""
 
         def confirmed(error: KvError | None) -> None:
@@ -294,9 +322,13 @@ class LeaseKeeper:
         lease = LeaseId(number)
         identity = Identity(user, revision)
         give_up = self._loop.time() + self._timeout_seconds
-        self._confirmed(reply, lambda: self._renew(lease, identity, reply, give_up))
 
-    def _may(self, identity: Identity, request: "Record", reply: "CallReply") -> bool:
+        def renewed(result: int | KvError) -> None:
+            reply(result if isinstance(result, KvError) else _encode(result))
+
+        self._confirmed(renewed, partial(self._renew, lease, identity, renewed, give_up))
+
+    def _may(self, identity: Identity, request: "Record", reply: Callable[[KvError], None]) -> bool:
         """Whether this may be asked; else ``reply`` has heard why not."""
         machine = self._driver.applier.machine
         if machine.auth.enabled:
@@ -308,14 +340,19 @@ class LeaseKeeper:
         return True
 
     def _renew(
-        self, lease: LeaseId, identity: Identity, reply: "CallReply", give_up: float
+        self,
+        lease: LeaseId,
+        identity: Identity,
+        reply: "Callable[[int | KvError], None]",
+        give_up: float,
     ) -> None:
-        lessor = self._lessor
+        machine = self._driver.applier.machine
+        lessor = machine.lessor
         now = self._loop.time()
-        if not self._may(identity, LeaseKeepAliveRequest(lease), reply):
+        if machine.auth.enabled and not self._may(identity, LeaseKeepAliveRequest(lease), reply):
             return
         if not lessor.exists(lease):
-            reply(_encode(0))
+            reply(0)
         elif not self._serving or now >= give_up:
             reply(ErrorKind.NO_LEADER.error())
         elif lessor.remaining(lease, now) <= 0:
@@ -327,10 +364,14 @@ class LeaseKeeper:
             self._clear_checkpoint(lease, identity, reply, give_up)
         else:
             self.renewed_total += 1
-            reply(_encode(lessor.renew(lease, now) or 0))
+            reply(lessor.renew(lease, now) or 0)
 
     def _clear_checkpoint(
-        self, lease: LeaseId, identity: Identity, reply: "CallReply", give_up: float
+        self,
+        lease: LeaseId,
+        identity: Identity,
+        reply: "Callable[[int | KvError], None]",
+        give_up: float,
     ) -> None:
         """Take the written-down rest of a lease back before it is renewed.
 

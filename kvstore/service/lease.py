@@ -179,10 +179,7 @@ class LeaseCalls(Calls):
             else:
                 reply(result)
 
-        def admitted(identity: Identity) -> None:
-            ask(identity, answered)
-
         if self.machine.auth.enabled:
-            self._admit(request, caller, reply, admitted)
+            self._admit(request, caller, reply, lambda identity: ask(identity, answered))
         else:
-            admitted(NOBODY)
+            ask(NOBODY, answered)

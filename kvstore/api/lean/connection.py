@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from kvstore.api.answer import V3_HEAD, Answer, Outcome, error_answer
 from kvstore.api.http1 import LAST_CHUNK, chunk, too_slow
-from kvstore.api.lean.heads import HEAD_BYTES_MAX, LeanHead
+from kvstore.api.lean.heads import HEAD_BYTES_MAX, LeanCall, LeanHead
 from kvstore.api.running import internal_error
-from kvstore.api.v3_json.unary import UnaryCall
 
 if TYPE_CHECKING:
     from kvstore.api.lean.server import LeanServer
@@ -61,7 +60,7 @@ class LeanConnection(asyncio.Protocol):
         """What came in and belongs to no request that has begun."""
         self._needs_bytes = 0
         """How long the next request is, head and body, if its head is there."""
-        self._call: UnaryCall | None = None
+        self._call: LeanCall | None = None
         """Whose answer is under way."""
         self._is_busy = False
         """Whether an answer is under way, or the next request waits for its turn of the loop."""
@@ -176,10 +175,12 @@ class LeanConnection(asyncio.Protocol):
                 server.call_soon(self._take_turn)
                 break
             left -= 1
-            body = data[body_at:end]
-            self._ahead = data = data[end:]
             self._needs_bytes = 0
-            self._begin(head, body)
+            self._ahead = data[end:]
+            if not self._begin(head, data[body_at:end]):
+                self._hand_over(data)
+                return
+            data = self._ahead
             if self._is_busy or self._is_paused or self._is_over or self._transport is None:
                 break
         self._ahead = b"" if self._is_over or self._transport is None else data
@@ -200,16 +201,18 @@ class LeanConnection(asyncio.Protocol):
         if self._ahead:
             self._serve(self._ahead)
 
-    def _begin(self, head: LeanHead, body: bytes) -> None:
-        server = self._server
-        server.counters.requests += 1
+    def _begin(self, head: LeanHead, body: bytes) -> bool:
+        """Begin a call; whether it is one for this lane."""
         self._is_busy = True
-        self._call = head.call
+        self._call = call = head.call
         try:
-            head.call.begin(body, head.caller, self._reply)
+            if not call.begin(body, head.caller, self._reply):
+                return False
         except Exception:
             log.exception("a call failed by a mistake of the server's own")
             self._surprise()
+        self._server.counters.requests += 1
+        return True
 
     def _reply(self, outcome: Outcome) -> None:
         """What the call came to; nobody may want to know any more."""

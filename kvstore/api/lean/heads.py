@@ -11,13 +11,13 @@ its connection goes to whoever knows all of HTTP/1.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import httptools
 from multidict import CIMultiDict
 
+from kvstore.api.answer import Answer, Outcome, Reply
 from kvstore.api.caller_headers import caller_of
-from kvstore.api.v3_json.unary import UnaryCall
 from kvstore.service.caller import Caller
 
 BODY_BYTES_MAX: Final = 256 * 1024
@@ -63,6 +63,16 @@ _HARMLESS: Final = frozenset(
 """Headers that say who calls, or nothing that changes an answer of these calls."""
 
 
+class LeanCall(Protocol):
+    """A call with one answer, which is not long in coming."""
+
+    def begin(self, body: bytes, caller: Caller, reply: Reply) -> bool:
+        """Begin it; False, and nothing is begun, if this body needs more than one answer."""
+
+    def finish(self, outcome: Outcome) -> Answer:
+        """The answer to what the reply was given."""
+
+
 class LeanHead:
     """What a lean head says.
 
@@ -74,7 +84,7 @@ class LeanHead:
 
     __slots__ = ("body_bytes", "call", "caller")
 
-    def __init__(self, call: UnaryCall, body_bytes: int, caller: Caller) -> None:
+    def __init__(self, call: LeanCall, body_bytes: int, caller: Caller) -> None:
         self.call = call
         self.body_bytes = body_bytes
         self.caller = caller
@@ -84,13 +94,13 @@ class Heads:
     """Reads heads, and remembers them.
 
     Args:
-        calls: the calls by their paths; those that may wait for long are none of this lane's.
+        calls: the calls by their paths.
     """
 
     __slots__ = ("_calls", "_remembered", "known")
 
-    def __init__(self, calls: Mapping[str, UnaryCall]) -> None:
-        self._calls = {path.encode(): call for path, call in calls.items() if not call.is_patient}
+    def __init__(self, calls: Mapping[str, LeanCall]) -> None:
+        self._calls = {path.encode(): call for path, call in calls.items()}
         self._remembered: dict[bytes, LeanHead] = {}
         self.known: Callable[[bytes], LeanHead | None] = self._remembered.get
         """What a head says, if it was read before."""
@@ -130,7 +140,7 @@ class Heads:
         return _lean(call, parsed.headers)
 
 
-def _lean(call: UnaryCall, headers: CIMultiDict[str]) -> LeanHead | None:
+def _lean(call: LeanCall, headers: CIMultiDict[str]) -> LeanHead | None:
     length = headers.get("content-length", "")
     if (
         len(headers) != len(set(headers))

@@ -8,9 +8,8 @@ from typing import Any, Final
 from kvstore.api.http1 import Clock, opening
 from kvstore.api.http1_server import HttpServer
 from kvstore.api.lean.connection import LeanConnection
-from kvstore.api.lean.heads import Heads
+from kvstore.api.lean.heads import Heads, LeanCall
 from kvstore.api.limits import ApiLimits, Counters
-from kvstore.api.v3_json.unary import UnaryCall
 
 log = logging.getLogger("kvstore.api")
 
@@ -34,7 +33,7 @@ class LeanServer:
 
     def __init__(
         self,
-        calls: Mapping[str, UnaryCall],
+        calls: Mapping[str, LeanCall],
         limits: ApiLimits,
         counters: Counters,
         loop: asyncio.AbstractEventLoop,

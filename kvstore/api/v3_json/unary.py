@@ -44,7 +44,7 @@ class UnaryCall:
         self._decode = decoder
         self._encode = encoder
 
-    def begin(self, body: bytes, caller: Caller, reply: Reply) -> None:
+    def begin(self, body: bytes, caller: Caller, reply: Reply) -> bool:
         """Ask the service what a body asks for, for a caller without a deadline."""
         try:
             request = self._decode(body)
@@ -52,6 +52,7 @@ class UnaryCall:
             reply(error)
         else:
             self._method(request, caller, reply)
+        return True
 
     def pending(self, body: bytes, caller: Caller) -> Pending:
         """The call that a body asks for.
