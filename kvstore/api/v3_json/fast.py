@@ -127,8 +127,11 @@ def decode_range(body: bytes) -> RangeRequest:
         face = _read_range(body)
         key = face.key
         colons = body.count(b":")
-        if colons == 1 and key is not UNSET:
-            return RangeRequest(key)
+        if key is not UNSET:
+            if colons == 1:
+                return RangeRequest(key)
+            if colons == 2 and face.serializable is True:
+                return RangeRequest(key, serializable=True)
         request = RangeRequest()
         if _fill(request, face) == colons:
             return request
