@@ -305,13 +305,8 @@ class StateMachine:
     def _put(self, request: PutRequest) -> PutResponse:
         if self._refuses_puts:
             self._refuse_if_full()
-        store = self.store
-        previous = put(store, self.lessor, request)
-        record = store.last
-        store.publish()
-        assert record is not None, "a put wrote nothing"
-        self.effects_hash = extend_by_version(self.effects_hash, record)
-        self._hub.publish(record.mod_revision, [record])
+        previous = put(self.store, self.lessor, request)
+        self._publish_one()
         return PutResponse(None, previous if request.prev_kv else None)
 
     def _delete_range(self, request: DeleteRangeRequest) -> Sliced[DeleteRangeResponse]:
@@ -331,10 +326,21 @@ class StateMachine:
         yield from self._publish()
         return response
 
+    def _publish_one(self) -> None:
+        """Make the only version that was written visible."""
+        store = self.store
+        record = store.last
+        store.publish()
+        assert record is not None, "nothing was written"
+        self.effects_hash = extend_by_version(self.effects_hash, record)
+        self._hub.publish(record.mod_revision, [record])
+
     def _publish(self) -> Sliced[None]:
         """Make what was written visible at once, having hashed it in slices."""
         store = self.store
-        if not store.dirty:
+        if store.unpublished_count < 2:
+            if store.dirty:
+                self._publish_one()
             return
         handed: list[KeyValue] = []
         too_many = False

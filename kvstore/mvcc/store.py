@@ -214,6 +214,11 @@ class Store:
         """Whether something is written and not yet published."""
         return self._log.end != self.log_end
 
+    @property
+    def unpublished_count(self) -> int:
+        """How many versions are written and not yet published."""
+        return self._log.end - self.log_end
+
     def put(self, key: bytes, value: bytes, lease: int) -> KeyValue | None:
         """Write a version of a key, unpublished.
 

@@ -182,12 +182,14 @@ def _operations(request: TxnRequest) -> Iterator[RequestOp]:
 
 def is_read_only(request: TxnRequest) -> bool:
     """Whether it has only ranges, in either branch: such a transaction needs no log entry."""
-    return not any(
-        operation.request_put is not None
-        or operation.request_delete_range is not None
-        or operation.request_txn is not None
-        for operation in _operations(request)
-    )
+    for operation in _operations(request):
+        if (
+            operation.request_put is not None
+            or operation.request_delete_range is not None
+            or operation.request_txn is not None
+        ):
+            return False
+    return True
 
 
 def has_puts(request: TxnRequest) -> bool:

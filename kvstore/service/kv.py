@@ -149,15 +149,24 @@ class KvCalls(Calls):
             self._read(caller, reply, lambda: self._txn_here(request, caller, reply))
         elif self.machine.auth.enabled:
             self._admit(
-                request, caller, reply, lambda who: self._do_txn(request, caller, reply, who)
+                request,
+                caller,
+                reply,
+                lambda who: self._do_txn(request, caller, reply, who, read_only=read_only),
             )
         else:
-            self._do_txn(request, caller, reply, NOBODY)
+            self._do_txn(request, caller, reply, NOBODY, read_only=read_only)
 
     def _do_txn(
-        self, request: TxnRequest, caller: Caller, reply: Callable[[Any], None], identity: Identity
+        self,
+        request: TxnRequest,
+        caller: Caller,
+        reply: Callable[[Any], None],
+        identity: Identity,
+        *,
+        read_only: bool,
     ) -> None:
-        if is_read_only(request):
+        if read_only:
             self._txn_here(request, caller, reply)
         else:
             self._write(Kind.TXN, request, caller, reply, identity)

@@ -136,6 +136,8 @@ def decode(message: type[R], body: bytes, values_max: int = VALUES_MAX) -> R:
 
 def exceeds(body: bytes, values_max: int) -> bool:
     """Whether a body holds more values than allowed: base64 contains none of the counted bytes."""
+    if len(body) <= values_max:
+        return False
     return body.count(b",") + body.count(b"{") + body.count(b"[") > values_max
 
 

@@ -7,7 +7,13 @@ from binascii import b2a_base64
 from typing import Final
 
 from kvstore.api.v3_json.encode import encode
-from kvstore.types import DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader
+from kvstore.types import (
+    DeleteRangeResponse,
+    PutResponse,
+    RangeResponse,
+    ResponseHeader,
+    TxnResponse,
+)
 
 _TAIL: Final = b'","raft_term":"%d"}'
 
@@ -20,7 +26,7 @@ class Prepared:
         member_id: of the member, not 0.
     """
 
-    __slots__ = ("_cluster_id", "_deleted", "_found", "_header", "_member_id")
+    __slots__ = ("_cluster_id", "_decided", "_deleted", "_found", "_header", "_member_id")
 
     def __init__(self, cluster_id: int, member_id: int) -> None:
         assert cluster_id > 0, "a member without a cluster answers nobody"
@@ -33,6 +39,7 @@ class Prepared:
         )
         self._header = header + b"%d" + _TAIL + b"}"
         self._deleted = header + b"%d" + _TAIL + b',"deleted":"%d"}'
+        self._decided = header + b"%d" + _TAIL + b',%b"responses":[%b]}'
         self._found = (
             header
             + b"%d"
@@ -68,6 +75,21 @@ class Prepared:
         ):
             return encode(response)
         return self._deleted % (header.revision, header.raft_term, response.deleted)
+
+    def txn(self, response: TxnResponse) -> bytes:
+        """The answer to a transaction: prepared where it put things, and nothing else."""
+        header = response.header
+        if header is None or not self._is_ours(header) or not response.responses:
+            return encode(response)
+        puts = []
+        for op in response.responses:
+            put = op.response_put
+            inner = put.header if put is not None else None
+            if put is None or put.prev_kv is not None or inner is None or inner.cluster_id:
+                return encode(response)
+            puts.append(b'{"response_put":{"header":{"revision":"%d"}}}' % inner.revision)
+        succeeded = b'"succeeded":true,' if response.succeeded else b""
+        return self._decided % (header.revision, header.raft_term, succeeded, b",".join(puts))
 
     def range(self, response: RangeResponse) -> bytes:
         """The answer to a range: prepared where it found one key, or none."""

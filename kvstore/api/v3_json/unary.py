@@ -82,7 +82,7 @@ def unary_calls(service: Service, values_max: int = VALUES_MAX) -> dict[str, Una
         "/kv/deleterange": UnaryCall(
             service.delete_range, decode_delete_range, prepared.delete_range
         ),
-        "/kv/txn": UnaryCall(service.txn, partial(decode_txn, values_max=values_max), encode),
+        "/kv/txn": UnaryCall(service.txn, partial(decode_txn, values_max=values_max), prepared.txn),
     }
     for row in UNARY:
         if row.path not in calls:
