@@ -84,8 +84,8 @@ class Prepared:
         puts = []
         for op in response.responses:
             put = op.response_put
-            inner = put.header if put is not None else None
-            if put is None or put.prev_kv is not None or inner is None or inner.cluster_id:
+            inner = put.header if put is not None and put.prev_kv is None else None
+            if inner is None or inner != ResponseHeader(revision=max(inner.revision, 1)):
                 return encode(response)
             puts.append(b'{"response_put":{"header":{"revision":"%d"}}}' % inner.revision)
         succeeded = b'"succeeded":true,' if response.succeeded else b""

@@ -144,6 +144,12 @@ def test_prepared_answers_have_the_bytes_of_any_other(header, items, more, count
     assert prepared.put(put) == encode(put)
     deleted = DeleteRangeResponse(header, count, items)
     assert prepared.delete_range(deleted) == encode(deleted)
+    puts = [PutResponse(ResponseHeader(revision=count)), PutResponse(HEADER)]
+    puts += [PutResponse(prev_kv=item) for item in items]
+    for put in puts:
+        ops = [ResponseOp(response_put=put)] * len(items)
+        for decided in (TxnResponse(header, more, ops), TxnResponse(header, more)):
+            assert prepared.txn(decided) == encode(decided)
 
 
 def sample(count, value=b"v"):
