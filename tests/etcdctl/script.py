@@ -216,7 +216,7 @@ def _members(story: Story) -> None:
     """A learner that never starts: added, seen, moved, not promoted, removed."""
     url, moved = "http://127.0.0.1:1", "http://127.0.0.1:2"
     command = ("member", "add", "newcomer", f"--peer-urls={url}", "--learner")
-    said = story.tool.ask(*command)
+    said = _when_healthy(story, *command)
     members = json.loads(story.tool.ask("member", "list", "-w", "json"))["members"]
     added = next(member["ID"] for member in members if member["peerURLs"] == [url])
     story.name(added, "<newcomer>")
@@ -232,6 +232,19 @@ def _members(story: Story) -> None:
     story.run("member", "add", "newcomer")
     taken = story.tool.system.peer_urls[0]
     story.run("member", "add", "newcomer", f"--peer-urls={taken}")
+
+
+def _when_healthy(story: Story, *command: str) -> str:
+    """etcd takes a member in only once its members have seen each other for five seconds."""
+    answers = []
+
+    def look() -> bool:
+        answers.append(story.tool.run(*command))
+        return "etcdserver: unhealthy cluster" not in answers[-1].err
+
+    wait_for("a healthy cluster", look, SETTLED_SECONDS)
+    assert answers[-1].code == 0, f"{story.tool.system.name}: {answers[-1]}"
+    return answers[-1].out
 
 
 def _leader_and_endpoints(story: Story) -> tuple[int, dict[int, str]]:
