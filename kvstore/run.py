@@ -60,7 +60,7 @@ def real_environment(
         )
 
     return Environment(
-        OsDisk(loop.call_soon_threadsafe),
+        OsDisk(loop.call_soon_threadsafe, loop),
         new_network,
         rng,
         clock=time.monotonic,

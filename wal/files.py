@@ -1,24 +1,28 @@
 """The disk. The only place that calls ``os`` for it; everything else takes a ``Disk``.
 
-``OsDisk`` is real files. ``wal/memory_disk.py`` holds another disk, which forgets what was not
-synced.
+``OsDisk`` is real files (``wal/aio.py`` has the system calls that Python lacks).
+``wal/memory_disk.py`` holds another disk, which forgets what was not synced.
 
-A ``Lane`` is one queue of jobs and one thread that runs them in order, off the event loop: a write
-and its sync are one job, so that the loop never waits for the disk and a batch costs one wake-up
-each way.
+A ``Lane`` is one queue of jobs and one thread that runs them in order, off the event loop. What is
+hot, a batch that is written and synced, needs no thread where the kernel syncs by itself
+(``OsLane.write_and_sync``).
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeAlias, TypeVar
+from time import monotonic
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
+from wal.aio import Calls, KernelSync, Readers
 from wal.errors import LockedError
 
 T = TypeVar("T")
@@ -26,6 +30,14 @@ T = TypeVar("T")
 SECTOR_BYTES = 512
 """The largest unit that any disk in use writes whole or not at all."""
 LOCK_NAME = "lock"
+
+WRITE_HERE_BYTES_MAX: Final = 256 << 10
+"""What the loop writes to the page cache by itself: some tens of microseconds."""
+SLOW_WRITE_SECONDS: Final = 0.001
+SLOW_SYNC_SECONDS: Final = 0.005
+"""A write into the page cache, or a write with its sync, that takes longer says that the disk is
+slow now. Then the thread is used till it finds the disk fast again.
+"""
 
 
 class File(Protocol):
@@ -67,6 +79,17 @@ class Lane(Protocol):
     def submit(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Queue ``job``; later ``done`` is called on the loop with its result, or with what it
         raised.
+        """
+
+    def write_and_sync(
+        self,
+        file: File,
+        parts: Sequence[bytes],
+        offset: int,
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        """Queue a write to a file and the sync that makes it durable, as one job; later ``done`` is
+        called on the loop with None, or with what was raised. The file stays open till then.
         """
 
     def close(self) -> None:
@@ -127,6 +150,11 @@ class OsFile:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+
+    @property
+    def descriptor(self) -> int:
+        """What the operating system calls it; -1 once it is closed."""
+        return self._descriptor
 
     def read(self, length: int, offset: int) -> bytes:
         """Return ``length`` bytes from ``offset``: fewer only where the file ends."""
@@ -204,13 +232,45 @@ class OsLock:
             self._descriptor = -1
 
 
+def write_and_sync(file: File, parts: Sequence[bytes], offset: int) -> None:
+    """Write to a file, and make that durable. Blocks."""
+    file.write(parts, offset)
+    file.sync()
+
+
 class OsLane:
-    """One thread and its queue."""
+    """One thread and its queue; and, where ``new_kernel_sync`` finds that the system has them,
+    syncs that need no thread.
 
-    __slots__ = ("_call_soon_threadsafe", "_jobs", "_thread")
+    It raises ``OSError`` or ``NotImplementedError`` where there are none; it is asked once, before
+    the first ``write_and_sync``.
+    """
 
-    def __init__(self, name: str, call_soon_threadsafe: Callable[..., object]) -> None:
+    __slots__ = (
+        "_behind",
+        "_call_soon_threadsafe",
+        "_closing",
+        "_is_slow",
+        "_jobs",
+        "_kernel_sync",
+        "_new_kernel_sync",
+        "_thread",
+        "_unreported",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        call_soon_threadsafe: Callable[..., object],
+        new_kernel_sync: Callable[[], KernelSync] | None = None,
+    ) -> None:
         self._call_soon_threadsafe = call_soon_threadsafe
+        self._new_kernel_sync = new_kernel_sync
+        self._kernel_sync: KernelSync | None = None
+        self._behind: list[Job] = []
+        self._unreported = 0
+        self._is_slow = False
+        self._closing = False
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         # A daemon, so that a process that ends in error ends: what was promised was synced before
         # it was promised.
@@ -219,12 +279,102 @@ class OsLane:
 
     def submit(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Queue ``job``; ``done`` gets its result, or what it raised, on the loop."""
-        self._jobs.put((job, done))
+        self._unreported += 1
+        if self._kernel_sync is not None and self._kernel_sync.is_busy:
+            self._behind.append((job, done))
+        else:
+            self._jobs.put((job, done))
+
+    def write_and_sync(
+        self,
+        file: File,
+        parts: Sequence[bytes],
+        offset: int,
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        """Write on the loop, and let the kernel sync; or have the thread do both.
+
+        The write is a copy into the page cache. It can wait for the disk all the same: for a page
+        that is read first because the cache has let go of it, for the file system's journal, for
+        somebody else's flood of dirty pages. (RWF_NOWAIT would say so before, but ext4 and tmpfs
+        refuse it for such files.) So it is done here only if the disk was fast the last time, and
+        never while a job of this lane is under way: a disk that hangs holds the loop by one write
+        at most, and not at all if it was asked to sync when it began to hang.
+        """
+        kernel_sync = self._free_kernel_sync()
+        if (
+            kernel_sync is None
+            or not isinstance(file, OsFile)
+            or sum(map(len, parts)) > WRITE_HERE_BYTES_MAX
+        ):
+            self.submit(partial(self._write_and_sync, file, parts, offset), done)
+            return
+        started = monotonic()
+        try:
+            file.write(parts, offset)
+        except OSError as error:
+            self._call_soon_threadsafe(done, error)
+            return
+        write_was_slow = monotonic() - started > SLOW_WRITE_SECONDS
+        try:
+            kernel_sync.start(
+                file.descriptor, partial(self._on_synced, started, write_was_slow, done)
+            )
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                # A kernel before 4.18, a file system without syncs of this kind: it stays so.
+                self._kernel_sync = None
+                kernel_sync.close()
+            self.submit(file.sync, done)
 
     def close(self) -> None:
         """Wait till everything submitted has run, then end the thread."""
+        self._closing = True
+        self._new_kernel_sync = None
+        if self._kernel_sync is not None:
+            self._kernel_sync.close()
+            self._kernel_sync = None
         self._jobs.put(None)
         self._thread.join()
+
+    def _free_kernel_sync(self) -> KernelSync | None:
+        """What syncs without the thread, if it may be used now."""
+        new, self._new_kernel_sync = self._new_kernel_sync, None
+        if new is not None:
+            with suppress(OSError, NotImplementedError):
+                self._kernel_sync = new()
+        kernel_sync = self._kernel_sync
+        if kernel_sync is None or kernel_sync.is_busy or self._unreported or self._is_slow:
+            return None
+        return kernel_sync
+
+    def _on_synced(
+        self,
+        started: float,
+        write_was_slow: bool,
+        done: Callable[[BaseException | None], None],
+        error: OSError | None,
+    ) -> None:
+        self._is_slow = write_was_slow or monotonic() - started > SLOW_SYNC_SECONDS
+        # Before ``done`` submits others.
+        behind, self._behind = self._behind, []
+        for item in behind:
+            self._jobs.put(item)
+        if self._closing:
+            with suppress(RuntimeError):
+                self._call_soon_threadsafe(done, error)
+        else:
+            done(error)
+
+    def _write_and_sync(self, file: File, parts: Sequence[bytes], offset: int) -> None:
+        """For the thread."""
+        started = monotonic()
+        write_and_sync(file, parts, offset)
+        self._is_slow = monotonic() - started > SLOW_SYNC_SECONDS
+
+    def _report(self, done: Callable[[Any], None], result: object) -> None:
+        self._unreported -= 1
+        done(result)
 
     def _run(self) -> None:
         get = self._jobs.get
@@ -238,18 +388,29 @@ class OsLane:
                 result = error
             # A loop that is closed has nobody left who could be told.
             with suppress(RuntimeError):
-                self._call_soon_threadsafe(done, result)
+                self._call_soon_threadsafe(self._report, done, result)
             # Or a job's buffers would live until the next one comes.
             del item, job, done, result
 
 
 class OsDisk:
-    """The operating system's files. ``call_soon_threadsafe`` is the event loop's."""
+    """The operating system's files. ``call_soon_threadsafe`` is the event loop's.
 
-    __slots__ = ("_call_soon_threadsafe",)
+    ``readers`` is the event loop, if syncs may come back through it (``wal/aio.py``), and
+    ``new_calls`` makes the system calls for that.
+    """
 
-    def __init__(self, call_soon_threadsafe: Callable[..., object]) -> None:
+    __slots__ = ("_call_soon_threadsafe", "_new_calls", "_readers")
+
+    def __init__(
+        self,
+        call_soon_threadsafe: Callable[..., object],
+        readers: Readers | None = None,
+        new_calls: Callable[[], Calls] = Calls,
+    ) -> None:
         self._call_soon_threadsafe = call_soon_threadsafe
+        self._readers = readers
+        self._new_calls = new_calls
 
     def make_directory(self, path: str) -> None:
         """Make ``path`` and missing parents, durably. Only the owner may look inside."""
@@ -309,4 +470,7 @@ class OsDisk:
 
     def lane(self, name: str) -> Lane:
         """Start a lane of one thread."""
-        return OsLane(name, self._call_soon_threadsafe)
+        readers, new_calls = self._readers, self._new_calls
+        if readers is None:
+            return OsLane(name, self._call_soon_threadsafe)
+        return OsLane(name, self._call_soon_threadsafe, lambda: KernelSync(readers, new_calls()))

@@ -15,11 +15,12 @@ import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import TypeVar
 
 from wal.errors import LockedError
-from wal.files import SECTOR_BYTES, File, Job, Lane, Lock
+from wal.files import SECTOR_BYTES, File, Job, Lane, Lock, write_and_sync
 
 T = TypeVar("T")
 
@@ -148,6 +149,15 @@ class _MemoryLane:
         self.jobs.append((job, done))
         if self._disk.schedule is not None:
             self._disk.schedule(self.run_next)
+
+    def write_and_sync(
+        self,
+        file: File,
+        parts: Sequence[bytes],
+        offset: int,
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        self.submit(partial(write_and_sync, file, parts, offset), done)
 
     def run_next(self) -> None:
         """Run the oldest job and report it."""

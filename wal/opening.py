@@ -11,7 +11,7 @@ import msgspec
 
 from raft.types import HardState, Index, NodeId, SnapshotMeta, Term
 from wal.errors import NoLogError, disk_error
-from wal.files import Disk
+from wal.files import Disk, write_and_sync
 from wal.record import Mark, Metadata, encode_hard_state, encode_mark, encode_metadata
 from wal.recovery import Found, Recovered, SegmentInfo, recover, remove_clean
 from wal.segment import (
@@ -147,7 +147,7 @@ def _go_on(disk: Disk, directory: str, segment_bytes: int, found: Found) -> Open
     ]
     segments = found.segments
     if tail.fits(length):
-        tail.write(parts, length)()
+        write_and_sync(tail.file, *tail.frame(parts, length))
     else:
         if not spares:
             number = tail.number + 1

@@ -20,7 +20,7 @@ import msgspec
 
 from wal.batch import FLAG_SEAL, Place, batch_size, encode
 from wal.errors import CorruptError
-from wal.files import SECTOR_BYTES, Disk, File
+from wal.files import SECTOR_BYTES, Disk, File, write_and_sync
 
 SUFFIX: Final = ".wal"
 TEMPORARY_SUFFIX: Final = ".new"
@@ -94,8 +94,7 @@ def prepare(
     try:
         fill(file, 0, size, keep_going)
         if first_batch:
-            file.write(first_batch, 0)
-            file.sync()
+            write_and_sync(file, first_batch, 0)
         disk.rename(temporary, path)
         disk.sync_directory(directory)
     except BaseException:
@@ -180,9 +179,16 @@ class Tail:
         """
         return self.offset + batch_size(length) + SECTOR_BYTES <= self.size
 
-    def write(self, parts: list[bytes], length: int) -> Callable[[], None]:
-        """Frame a payload that fits as the next batch; return the job that makes it durable."""
-        return partial(_write, self.file, *self._take(parts, length))
+    def frame(self, parts: Sequence[bytes], length: int, flags: int = 0) -> Framed:
+        """Frame a payload that fits as the next batch, which has to be written where it says."""
+        header, body, crc = encode(parts, length, self.place(), flags)
+        offset = self.offset
+        self.offset = offset + len(header) + len(body)
+        self._batch += 1
+        self._chain = crc
+        room = 0 if flags else SECTOR_BYTES
+        assert self.offset + room <= self.size, "a segment keeps a sector for its seal"
+        return (header, body), offset
 
     def roll(
         self, ready: Ready, parts: list[bytes], length: int
@@ -193,38 +199,24 @@ class Tail:
         Returns:
             The new tail, and the job that makes all of it durable.
         """
-        seal = self._take((), 0, FLAG_SEAL)
+        seal = self.frame((), 0, FLAG_SEAL)
         size = max(ready.size, batch_size(length) + SECTOR_BYTES)
         tail = Tail(ready.file, Place(ready.number, size, 0, self._batch, self._chain))
-        return tail, partial(_roll, self.file, seal, ready, size, tail._take(parts, length))
-
-    def _take(self, parts: Sequence[bytes], length: int, flags: int = 0) -> _Write:
-        header, body, crc = encode(parts, length, self.place(), flags)
-        offset = self.offset
-        self.offset = offset + len(header) + len(body)
-        self._batch += 1
-        self._chain = crc
-        room = 0 if flags else SECTOR_BYTES
-        assert self.offset + room <= self.size, "a segment keeps a sector for its seal"
-        return (header, body), offset
+        return tail, partial(_roll, self.file, seal, ready, size, tail.frame(parts, length))
 
 
-_Write: TypeAlias = tuple[tuple[bytes, bytes], int]
+Framed: TypeAlias = tuple[tuple[bytes, bytes], int]
+"""A batch's bytes, and its offset in the segment."""
 
 
-def _write(file: File, data: tuple[bytes, bytes], offset: int) -> None:
-    file.write(data, offset)
-    file.sync()
-
-
-def _roll(old: File, seal: _Write, ready: Ready, size: int, first: _Write) -> None:
+def _roll(old: File, seal: Framed, ready: Ready, size: int, first: Framed) -> None:
     # The seal is synced first: a batch in the new segment says that everything before it is
     # durable.
-    _write(old, *seal)
+    write_and_sync(old, *seal)
     old.close()
     if size > ready.size:
         fill(ready.file, ready.size, size, keep_going=lambda: True)
-    _write(ready.file, *first)
+    write_and_sync(ready.file, *first)
 
 
 def begin(disk: Disk, directory: str, size: int, parts: list[bytes]) -> Tail:

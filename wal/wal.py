@@ -70,12 +70,12 @@ class Wal:
     """An open log. Its methods belong to the loop, and none of them waits for the disk except
     ``open``.
 
-    Counters, for others to export: ``batches`` and ``bytes_written``, ``last_sync_seconds`` and
-    ``sync_seconds`` in all, ``sync_counts`` by ``SYNC_SECONDS_BOUNDS``, ``queued_bytes`` not yet
-    durable, ``write_started`` (by the clock given; None while nothing is in flight) for a watchdog,
-    ``grown_bytes`` and ``grown_entries`` since the newest snapshot mark. ``metadata`` is the log's,
-    with the incarnation of this opening; ``disk_full`` is true while no further segment can be
-    prepared.
+    Counters, for others to export: ``batches`` and ``bytes_written``, ``last_sync_seconds`` (from
+    a batch's write till the loop hears that it is durable) and ``sync_seconds`` in all,
+    ``sync_counts`` by ``SYNC_SECONDS_BOUNDS``, ``queued_bytes`` not yet durable, ``write_started``
+    (by the clock given; None while nothing is in flight) for a watchdog, ``grown_bytes`` and
+    ``grown_entries`` since the newest snapshot mark. ``metadata`` is the log's, with the
+    incarnation of this opening; ``disk_full`` is true while no further segment can be prepared.
     """
 
     __slots__ = (
@@ -187,9 +187,9 @@ class Wal:
             metadata_if_new: What a new log says of itself; None if there must be one already.
             on_persisted: Called on the loop with the highest sequence number that is durable.
             on_failed: Called on the loop, once, if the log ends by an error; nothing is
-            acknowledged afterwards. clock: Monotonic seconds, for the counters; called in the
-            disk's thread too. judge: Told what the log says before anything is written to it; it
-            raises what keeps it from being opened. By default that is a gap (``Recovered``).
+            acknowledged afterwards. clock: Monotonic seconds, for the counters. judge: Told what
+            the log says before anything is written to it; it raises what keeps it from being
+            opened. By default that is a gap (``Recovered``).
 
         Returns:
             The log, ready to be written on, and what it says. The incarnation in it is this
@@ -337,14 +337,16 @@ class Wal:
         """Send the next batch off, or keep it till there is a segment that takes it."""
         out = self._held or self._queue.assemble(self._hard_state)
         tail = self._tail
+        send: Callable[[Callable[[BaseException | None], None]], None]
         if tail.fits(out.length) and not out.rolls:
             self._held = None
-            job = tail.write(out.parts, out.length)
+            send = partial(self._lane.write_and_sync, tail.file, *tail.frame(out.parts, out.length))
         elif self._ready:
             self._held = None
             opening = opening_records(self.metadata, self._hard_state, self._mark)
             length = out.length + sum(map(len, opening))
             self._tail, job = tail.roll(self._ready.popleft(), opening + out.parts, length)
+            send = partial(self._lane.submit, job)
             self._prepare()
         else:
             self._held = out
@@ -356,18 +358,19 @@ class Wal:
             self._mark = Mark(out.mark.meta, log_kept=True)
         self._writing = out
         self.write_started = self._clock()
-        self._lane.submit(partial(_timed, job, self._clock), self._on_written)
+        send(self._on_written)
 
-    def _on_written(self, result: float | BaseException) -> None:
+    def _on_written(self, result: BaseException | None) -> None:
         out = self._writing
-        if self._closed or self._error is not None or out is None:
+        started = self.write_started
+        if self._closed or self._error is not None or out is None or started is None:
             return
         self._writing = None
         self.write_started = None
-        if isinstance(result, BaseException):
+        if result is not None:
             self._fail(result)
             return
-        self._count_write(out, result)
+        self._count_write(out, self._clock() - started)
         segments = self._segments
         if segments[-1].number != self._tail.number:
             # Only now does the log no longer need what the segment before it starts with.
@@ -478,13 +481,6 @@ class Wal:
         done = self._closing
         assert done is not None, "only close ends a log"
         done(error)
-
-
-def _timed(job: Callable[[], None], clock: Callable[[], float]) -> float:
-    """Run a job in the disk's thread; return the seconds it took."""
-    started = clock()
-    job()
-    return clock() - started
 
 
 def _remove(disk: Disk, directory: str, paths: list[str]) -> None:

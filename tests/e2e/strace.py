@@ -11,7 +11,13 @@ from typing import Final, NamedTuple
 
 from tests.e2e.processes import wait_for
 
-TRACED: Final = "write,writev,sendto,sendmsg,pwrite64,pwritev,pwritev2,fdatasync,fsync"
+TRACED: Final = (
+    "write,writev,sendto,sendmsg,pwrite64,pwritev,pwritev2,fdatasync,fsync,io_submit,io_getevents"
+)
+KERNEL_SYNC: Final = "io_submit of IOCB_CMD_FDSYNC"
+"""A name for a request to the kernel and for its result together: one call, as it were."""
+ROOT: Final = Path(__file__).resolve().parents[2]
+LATE: Final = Path(__file__).parent / "late_syncs"
 WRITTEN_SECONDS: Final = 10.0
 STRING_BYTES_MAX: Final = 8192
 COMMAND: Final = (
@@ -32,6 +38,14 @@ _LINE: Final = re.compile(
     r"^(?P<begin>\d+\.\d+) (?P<name>\w+)\((?P<fd>\d+)<(?P<what>TCP:\[[^\]]*\]|[^>]*)>"
     r"(?P<rest>.*)\)\s+= (?P<result>-?\d+).*<(?P<seconds>\d+\.\d+)>$"
 )
+_SUBMITTED: Final = re.compile(
+    r"^(?P<begin>\d+\.\d+) io_submit\((?P<context>\w+), 1, \[\{aio_data=(?P<number>\w+), "
+    r"aio_lio_opcode=IOCB_CMD_FDSYNC, aio_fildes=\d+<(?P<what>[^>]*)>.*\)\s+= 1 <.*>$"
+)
+_ENDED: Final = re.compile(
+    r"^(?P<begin>\d+\.\d+) io_getevents\((?P<context>\w+), 1, 1, \[\{data=(?P<number>\w+), "
+    r"obj=\w+, res=(?P<result>-?\d+).*\)\s+= 1 <(?P<seconds>\d+\.\d+)>$"
+)
 
 
 class Call(NamedTuple):
@@ -45,8 +59,9 @@ class Call(NamedTuple):
 
 
 def parse(lines: Iterable[str]) -> list[Call]:
-    """The calls that succeeded, by their begin."""
-    calls = []
+    """The calls of one process that succeeded, by their begin."""
+    lines = list(lines)
+    calls = _kernel_syncs(lines)
     for line in lines:
         match = _LINE.match(line)
         if match is not None and int(match["result"]) >= 0:
@@ -56,17 +71,41 @@ def parse(lines: Iterable[str]) -> list[Call]:
     return sorted(calls)
 
 
-def command(directory: Path, sync_delay_us: int = 0) -> list[str]:
+def _kernel_syncs(lines: list[str]) -> list[Call]:
+    """From the request till the process heard that it was done."""
+    begun: dict[tuple[str, str], tuple[float, str]] = {}
+    for submitted in filter(None, map(_SUBMITTED.match, lines)):
+        key = submitted["context"], submitted["number"]
+        assert key not in begun, f"two requests have one number: {submitted.string}"
+        begun[key] = float(submitted["begin"]), submitted["what"]
+    calls = []
+    for ended in filter(None, map(_ENDED.match, lines)):
+        begin, what = begun.pop((ended["context"], ended["number"]))
+        if ended["result"] == "0":
+            end = float(ended["begin"]) + float(ended["seconds"])
+            calls.append(Call(begin, end, KERNEL_SYNC, what, ""))
+    return calls
+
+
+def command(directory: Path, sync_delay_us: int = 0, *, by_thread: bool = False) -> list[str]:
     """What goes before a command so that it and its threads are traced into ``directory``.
 
-    Each of its syncs begins ``sync_delay_us`` microseconds late, as on a slow disk.
+    Each of its syncs takes ``sync_delay_us`` microseconds longer, as on a slow disk: if the kernel
+    syncs by itself, the process hears of it so much later. With ``by_thread`` the kernel has no
+    room for its requests, and the syncs of its threads begin late.
 
     The tracer is a process beside it (-D), so that the command keeps its own process id; and it is
     asked for by the traced one, which a kernel that lets nobody attach to strangers allows.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    delay = [f"--inject=fdatasync:delay_enter={sync_delay_us}"] if sync_delay_us else []
-    return [*COMMAND, *delay, "-o", str(directory / "calls")]
+    late: list[str] = []
+    inject: list[str] = []
+    if sync_delay_us:
+        late = ["env", f"PYTHONPATH={LATE}:{ROOT}", f"LATE_SYNCS_SECONDS={sync_delay_us / 1e6}"]
+        inject = [f"--inject=fdatasync:delay_enter={sync_delay_us}"]
+    if by_thread:
+        inject.append("--inject=io_submit:error=EAGAIN")
+    return [*late, *COMMAND, *inject, "-o", str(directory / "calls")]
 
 
 def collected(directory: Path) -> list[Call]:

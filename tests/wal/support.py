@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import selectors
+import socket
+import time
+from collections import deque
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from raft.codec import encode_entry
 from raft.types import (
@@ -25,6 +30,7 @@ from wal.recovery import Recovered
 from wal.wal import Wal, WalOptions
 
 DIRECTORY = "member/wal"
+WAIT_SECONDS = 20
 OPTIONS = WalOptions(segment_bytes=16 * 1024, batch_bytes_max=4 * 1024)
 METADATA = Metadata(cluster_id=0xC1, member_id=0x42, bootstrap=b"a=http://localhost")
 VOTERS = Configuration(voters=(NodeId(1), NodeId(2), NodeId(3)))
@@ -109,3 +115,39 @@ def segments(disk: MemoryDisk) -> list[str]:
 def reopened(node: Node) -> Node:
     node.disk.crash(Random(1))
     return Node(node.disk, metadata=None)
+
+
+class HandLoop:
+    """What a real disk asks of an event loop, run by hand."""
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wake = socket.socketpair()
+        self._woken.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ, lambda: self._woken.recv(4096))
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
+        self._calls.append((callback, args))
+        self._wake.send(b".")
+
+    def add_reader(self, descriptor: int, callback: Callable[[], object]) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, callback)
+
+    def remove_reader(self, descriptor: int) -> None:
+        self._selector.unregister(descriptor)
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "nothing happens any more"
+            for key, _events in self._selector.select(WAIT_SECONDS):
+                key.data()
+            while self._calls:
+                callback, args = self._calls.popleft()
+                callback(*args)
+
+    def close(self) -> None:
+        self._selector.close()
+        self._woken.close()
+        self._wake.close()

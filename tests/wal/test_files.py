@@ -4,48 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
-import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
 from raft.types import Seq
-from tests.wal.support import DIRECTORY, METADATA, entries, mark, state
+from tests.wal.support import DIRECTORY, METADATA, HandLoop, entries, mark, state
 from wal.errors import DiskError, LockedError, WalError
 from wal.files import Disk, OsDisk
 from wal.memory_disk import MemoryDisk
 from wal.snapshot_file import SnapshotWriter, newest_valid
 from wal.wal import Wal, WalOptions
 
-WAIT_SECONDS = 20
 
-
-class _Loop:
-    """An event loop's ``call_soon_threadsafe``, run by hand."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = (
-            queue.SimpleQueue()
-        )
-
-    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
-        self._calls.put((callback, args))
-
-    def run_until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            callback, args = self._calls.get(timeout=WAIT_SECONDS)
-            callback(*args)
+@pytest.fixture
+def loop() -> Iterator[HandLoop]:
+    loop = HandLoop()
+    yield loop
+    loop.close()
 
 
 @pytest.fixture(params=["memory", "os"])
-def disk(request: pytest.FixtureRequest) -> Disk:
-    return MemoryDisk() if request.param == "memory" else OsDisk(_Loop().call_soon_threadsafe)
+def disk(request: pytest.FixtureRequest, loop: HandLoop) -> Disk:
+    return MemoryDisk() if request.param == "memory" else OsDisk(loop.call_soon_threadsafe)
 
 
 @pytest.fixture
@@ -133,8 +119,7 @@ def test_a_directory_is_locked_once(disk: Disk, directory: str) -> None:
 # --------------------------------------------------------------------------------- real lanes
 
 
-def test_a_lane_runs_jobs_in_order_off_the_loop_and_reports_on_it() -> None:
-    loop = _Loop()
+def test_a_lane_runs_jobs_in_order_off_the_loop_and_reports_on_it(loop: HandLoop) -> None:
     lane = OsDisk(loop.call_soon_threadsafe).lane("test")
     results: list[object] = []
     threads: set[str] = set()
@@ -189,12 +174,12 @@ def test_a_write_that_the_kernel_cuts_short_is_finished(
 
 
 class _RealNode:
-    def __init__(self, directory: str) -> None:
-        self.loop = _Loop()
+    def __init__(self, directory: str, loop: HandLoop, readers: HandLoop | None = None) -> None:
+        self.loop = loop
         self.persisted: list[int] = []
         self.failures: list[Exception] = []
         self.wal, self.recovered = Wal.open(
-            OsDisk(self.loop.call_soon_threadsafe),
+            OsDisk(loop.call_soon_threadsafe, readers),
             directory,
             WalOptions(segment_bytes=64 * 1024, batch_bytes_max=16 * 1024),
             METADATA,
@@ -210,8 +195,10 @@ class _RealNode:
         return closed[0]
 
 
-def test_a_log_on_a_real_disk(directory: str) -> None:
-    node = _RealNode(directory)
+@pytest.mark.parametrize("way", ["thread", "kernel"])
+def test_a_log_on_a_real_disk(directory: str, loop: HandLoop, way: str) -> None:
+    readers = loop if way == "kernel" else None
+    node = _RealNode(directory, loop, readers)
     for seq in range(1, 301):
         node.wal.persist(Seq(seq), state(1, 1, seq - 1), entries(seq, seq, data=b"v" * 500), None)
     node.loop.run_until(lambda: node.persisted[-1:] == [300])
@@ -221,10 +208,10 @@ def test_a_log_on_a_real_disk(directory: str) -> None:
     node.loop.run_until(lambda: node.persisted[-1:] == [301])
     node.wal.release(290)
     with pytest.raises(LockedError):
-        _RealNode(directory)
+        _RealNode(directory, loop)
     assert node.close() is None
     assert "0000000000000001.wal" not in os.listdir(directory)
-    node = _RealNode(directory)
+    node = _RealNode(directory, loop, readers)
     assert node.recovered.clean
     assert node.recovered.metadata.incarnation == 2
     assert node.recovered.entries == entries(291, 300, data=b"v" * 500)
@@ -235,9 +222,9 @@ def test_a_log_on_a_real_disk(directory: str) -> None:
 
 
 def test_a_sync_that_fails_on_a_real_disk_ends_the_log(
-    directory: str, monkeypatch: pytest.MonkeyPatch
+    directory: str, loop: HandLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = _RealNode(directory)
+    node = _RealNode(directory, loop)
 
     def fail(_descriptor: int) -> None:
         raise OSError(errno.EIO, "input/output error")
@@ -250,8 +237,8 @@ def test_a_sync_that_fails_on_a_real_disk_ends_the_log(
     assert len(node.failures) == 1
 
 
-def test_a_snapshot_on_a_real_disk(directory: str) -> None:
-    disk = OsDisk(_Loop().call_soon_threadsafe)
+def test_a_snapshot_on_a_real_disk(directory: str, loop: HandLoop) -> None:
+    disk = OsDisk(loop.call_soon_threadsafe)
     writer = SnapshotWriter(disk, directory, mark(4))
     writer.append(b"chunk")
     file = writer.finish()

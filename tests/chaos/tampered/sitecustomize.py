@@ -5,13 +5,15 @@ tampered with has this directory there. Nothing of the product knows of it.
 
 ``CHAOS_WALL_OFFSET``: seconds by which ``time.time`` is wrong. ``CHAOS_SLOW_DISK``: the name of a
 file; while it is there, each sync first takes as many seconds as it says, and the file
-``CHAOS_SLOWED_SYNCS`` grows by a byte. ``CHAOS_SCRUB_PAUSE``: seconds between two passes over the
+``CHAOS_SLOWED_SYNCS`` grows by a byte (those of the log by a thread: the kernel has no room for
+them). ``CHAOS_SCRUB_PAUSE``: seconds between two passes over the
 disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -42,6 +44,16 @@ def _slowed(sync: Callable[[int], None]) -> Callable[[int], None]:
 
 
 if _slow:
+    from wal.aio import Calls
+
+    _submit_sync = Calls.submit_sync
+
+    def _refuse(calls: Calls, context: int, descriptor: int, signal: int, number: int) -> None:
+        if os.path.exists(_slow):
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        _submit_sync(calls, context, descriptor, signal, number)
+
+    Calls.submit_sync = _refuse  # type: ignore[method-assign,assignment]
     os.fdatasync = _slowed(os.fdatasync)  # type: ignore[assignment]
     os.fsync = _slowed(os.fsync)  # type: ignore[assignment]
 

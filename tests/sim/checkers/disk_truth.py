@@ -7,19 +7,22 @@ at once, without waiting for the crash that would make it a loss.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raft.types import Entry, HardState, Index, NodeId, SnapshotMeta, Term
 from tests.checking.violation import ViolationError
 from tests.sim.checkers import NodeChecker
+from wal import files
 from wal.record import Mark, decode_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from raft.effects import Effects
     from tests.sim.world import World
     from tests.support.host import Host
+    from wal.files import File
     from wal.queue import Outgoing
 
 LOG = ".wal"
@@ -144,6 +147,15 @@ class DiskTruth(NodeChecker):
                     return result
 
                 lane.submit(followed, done)
+
+            def write_and_sync(
+                self,
+                file: File,
+                parts: Sequence[bytes],
+                offset: int,
+                done: Callable[[BaseException | None], None],
+            ) -> None:
+                self.submit(partial(files.write_and_sync, file, parts, offset), done)
 
             def close(self) -> None:
                 lane.close()

@@ -6,7 +6,7 @@ that members have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,11 +15,11 @@ from kvstore.server.snapshot_sink import ReceivedSnapshot
 from raft.errors import CodecError
 from raft.types import NO_NODE, HardState
 from tests.sim.mutants.planting import AGED, Made, Planting, Stand, mutant
-from wal import batch, record, segment
+from wal import batch, files, record, segment
 from wal.batch import Place, Unwritten
 from wal.errors import CorruptError
+from wal.files import File
 from wal.queue import Outgoing, WriteQueue
-from wal.segment import Tail
 from wal.wal import Wal
 
 LARGE_BYTES = 32 * 1024
@@ -27,6 +27,13 @@ LARGE_BYTES = 32 * 1024
 FURTHER_BYTES = 8 * 1024
 LATER_SEGMENT = 4
 BATCH_BYTES = 1 << 20
+HARD_STATE_BYTES = 32
+"""Of a batch that has nothing else."""
+
+
+def _payload_bytes(header: bytes) -> int:
+    """As a batch's header says (docs/formats.md)."""
+    return int.from_bytes(header[32:36], "little")
 
 
 @mutant(
@@ -37,17 +44,15 @@ BATCH_BYTES = 1 << 20
 )
 def hard_state_alone_is_not_synced(planting: Planting) -> None:
     def make(right: Made) -> Made:
-        def write(self: Tail, parts: list[bytes], length: int) -> Callable[[], None]:
-            if self.size < LARGE_BYTES or length > 32:
-                job: Callable[[], None] = right(self, parts, length)
-                return job
-            file = self.file
-            data, offset = self._take(parts, length)
-            return lambda: file.write(data, offset)
+        def write(file: File, parts: Sequence[bytes], offset: int) -> None:
+            if file.size() < LARGE_BYTES or not 0 < _payload_bytes(parts[0]) <= HARD_STATE_BYTES:
+                right(file, parts, offset)
+                return
+            file.write(parts, offset)
 
         return write
 
-    planting.method(Tail, "write", make)
+    planting.function(files.write_and_sync, make)
 
 
 @mutant(
@@ -62,7 +67,7 @@ def first_batch_of_a_segment_is_not_synced(planting: Planting) -> None:
             if size < LARGE_BYTES or size > ready.size:
                 right(old, seal, ready, size, first)
                 return
-            segment._write(old, *seal)
+            files.write_and_sync(old, *seal)
             old.close()
             ready.file.write(*first)
 
