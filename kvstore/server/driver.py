@@ -3,7 +3,8 @@
 Everything that happened during one turn (requests, frames, a sync that completed, a tick) is
 stepped together, and taken together: so 64 clients cost one AppendEntries, one sync and one round
 of acknowledgements. The order of duties is that of ``raft/effects.py``: peers first, then the disk,
-then what may only leave after the disk, then apply, then the waiting requests.
+then what may only leave after the disk, then apply, then the waiting requests. Of these, apply is
+what others need not wait for: while an acknowledgement waits for the disk, it waits as well.
 """
 
 import asyncio
@@ -48,6 +49,13 @@ COMMIT_NOTICE_SECONDS = 0.002
 Nobody's answer waits for it: members whose own clients do are told at once.
 """
 
+APPLY_DELAY_SECONDS = 0.002
+"""How long what is committed waits to be applied while an acknowledgement waits for the disk.
+
+Otherwise a follower would be applying, which nobody waits for there, when the disk is done, and a
+majority would hear of that late. A disk that hangs must not keep readers from what is committed.
+"""
+
 GATHERING_TURNS_MAX = 3
 """For so many turns proposals wait for others, while others come."""
 
@@ -86,6 +94,8 @@ class Driver:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
+        self._apply_timer: asyncio.TimerHandle | None = None
+        self._apply_is_due = False
         self._durable_seq = Seq(0)
         self._queued_seq = Seq(0)
         self._held: deque[tuple[Seq, list[Message]]] = deque()
@@ -136,7 +146,7 @@ class Driver:
     def stop(self) -> None:
         """Do nothing any more."""
         self._stopped = True
-        for timer in (self._timer, self._notice):
+        for timer in (self._timer, self._notice, self._apply_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -315,9 +325,34 @@ class Driver:
         self._reported_applied = meta.index
         self.raft.step(SnapshotInstalledEvent(meta))
 
+    def _may_apply(self) -> bool:
+        """Whether to apply now, or only once acknowledgements have left that wait for the disk.
+
+        They are a follower's: what a leader sends waits for no disk. Whoever has clients of its own
+        waiting applies at once, as it is told of commits at once.
+        """
+        if self._held and not self._apply_is_due and not self._proposals and not self._reads:
+            if self._apply_timer is None:
+                self._apply_timer = self._loop.call_later(APPLY_DELAY_SECONDS, self._on_apply_due)
+            return False
+        # Only here: were the delay begun anew when one acknowledgement leaves and the next one is
+        # held already, it would have no end.
+        if self._apply_timer is not None:
+            self._apply_timer.cancel()
+            self._apply_timer = None
+        return True
+
+    def _on_apply_due(self) -> None:
+        self._apply_timer = None
+        self._apply_is_due = True
+        self.wake()
+
     def _apply(self) -> None:
         applier = self.applier
-        applier.run()
+        if len(applier) and self._may_apply():
+            applier.run()
+            if not len(applier):
+                self._apply_is_due = False
         applied = applier.machine.applied_index
         if applied > self._reported_applied:
             self._reported_applied = Index(applied)
