@@ -56,7 +56,8 @@ def hard_state_alone_is_not_synced(planting: Planting) -> None:
 
 
 @mutant(
-    wrong="The first batch of a new segment is not synced: the next one's sync is to do it.",
+    wrong="From the fourth on a new segment's first batch is not synced: the next one's sync is to "
+    "do it.",
     source="Raft figure 2; a log that is cut into files and forgets a sync where they meet",
     checker="durability",
     blunt="in segments of any size: test_what_was_acknowledged_survives_crashes",
@@ -64,7 +65,7 @@ def hard_state_alone_is_not_synced(planting: Planting) -> None:
 def first_batch_of_a_segment_is_not_synced(planting: Planting) -> None:
     def make(right: Made) -> Made:
         def roll(old: Any, seal: Any, ready: Any, size: int, first: Any) -> None:
-            if size < LARGE_BYTES or size > ready.size:
+            if size < LARGE_BYTES or size > ready.size or ready.number < LATER_SEGMENT:
                 right(old, seal, ready, size, first)
                 return
             files.write_and_sync(old, *seal)
