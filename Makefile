@@ -10,6 +10,8 @@ RUN_STAMP := $(VENV)/.run.stamp
 DEV_STAMP := $(VENV)/.dev.stamp
 FUZZ := .make/fuzz
 FUZZ_STAMP := $(FUZZ)/.stamp
+BENCH := .make/bench
+BENCH_STAMP := $(BENCH)/.stamp
 ARGS ?=
 ON_ALL_CORES := -n auto --maxprocesses 8 --dist worksteal
 
@@ -89,9 +91,12 @@ if [ $$status -ne 0 ]; then echo "failed:$$failed" >&2; fi; exit $$status
 endef
 
 ##@ Measure and torment
-.PHONY: bench chaos fuzz conformance etcdctl client-go sim sim-mutants sim-mutants-survive
-bench: $(RUN_STAMP) ## Measure throughput and latency (beside etcd where it is installed)
-	@$(BIN)/python -m bench $(ARGS)
+.PHONY: bench bench-quick chaos fuzz conformance etcdctl client-go sim sim-mutants sim-mutants-survive
+bench: $(BENCH_STAMP) ## Measure beside etcd and write bench/RESULTS.md (an hour; PARTS="watch leases")
+	@$(BENCH)/bin/python -m bench $(PARTS) $(ARGS)
+
+bench-quick: $(BENCH_STAMP) ## The same as a look of three minutes that writes nothing
+	@$(BENCH)/bin/python -m bench --quick $(PARTS) $(ARGS)
 
 chaos: $(DEV_STAMP) ## Break real nodes, networks, disks and clocks under load, for MINUTES=n
 	@$(BIN)/python -m tests.chaos --minutes $${MINUTES:-5} --nodes $${NODES:-3} \
@@ -129,6 +134,8 @@ lock: ## Resolve the newest allowed versions and write the lock files
 	@$(call freeze,.[dev],What a node runs on and the tools of the tests; written by `make lock`.,requirements-dev.lock)
 	@rm -rf .make/lock && $(MAKE) --no-print-directory .make/lock/bin/python
 	@$(call freeze,.[fuzz],What a node runs on and what `make fuzz` asks it with; written by `make lock`.,requirements-fuzz.lock)
+	@rm -rf .make/lock && $(MAKE) --no-print-directory .make/lock/bin/python
+	@$(call freeze,.[bench],What a node runs on and what draws the pictures of `make bench`; written by `make lock`.,requirements-bench.lock)
 	@rm -rf .make/lock
 
 proto: $(DEV_STAMP) ## Compile the .proto files into the tables that the gRPC face reads
@@ -163,17 +170,17 @@ $(DEV_STAMP): requirements-dev.lock pyproject.toml | $(BIN)/python
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# In an environment of its own: it brings much that nothing else needs.
-$(FUZZ_STAMP): requirements-fuzz.lock pyproject.toml | $(FUZZ)/bin/python
-	@echo 'Installing the pinned libraries of the fuzzer into $(FUZZ) …'
-	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
-		-r requirements-fuzz.lock
-	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+# Each in an environment of its own: they bring much that nothing else needs.
+$(FUZZ_STAMP) $(BENCH_STAMP): .make/%/.stamp: requirements-%.lock pyproject.toml | .make/%/bin/python
+	@echo 'Installing the pinned libraries of `make $*` into .make/$* …'
+	@.make/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-r requirements-$*.lock
+	@.make/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 		--no-deps --no-build-isolation --editable .
 	@touch $@
 
 # `make run PYTHON=/path/to/python3` chooses another one.
-$(BIN)/python .make/lock/bin/python $(FUZZ)/bin/python:
+$(BIN)/python .make/lock/bin/python $(FUZZ)/bin/python $(BENCH)/bin/python:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then \
 		echo 'kvstore needs Python 3.11 or newer, and found none.' >&2; \

@@ -1,13 +1,14 @@
-"""``python -m bench``: start both clusters, load them in turns, print and write the table."""
+"""``python -m bench``: measure part by part beside etcd, keep what is found, and write the page."""
 
 from __future__ import annotations
 
-import os
+import importlib
 import shutil
 import signal
 import sys
 import tempfile
-from collections import defaultdict
+import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -15,118 +16,165 @@ from typing import Final
 
 import click
 
-from bench import grpc_load, report
-from bench.figures import BenchError
-from bench.load import Run, run, wrk
-from bench.report import Case
-from bench.systems import System, etcd, ours
+from bench import plots, report
+from bench.figures import BenchError, Section, load, save
+from bench.parts import Options, say
 from kvstore.errors import KvstoreError
 
 HERE: Final = Path(__file__).parent
-WARM_SECONDS: Final = 1
-GRPC_CONNECTIONS: Final = ((1, 1), (1, 64), (64, 1))
-"""Connections, and streams on each."""
+PAGE: Final = HERE / "RESULTS.md"
+PARTS: Final = {
+    "throughput": "calls a second over HTTP/JSON and gRPC, at 1 to 256 connections",
+    "relayed": "puts a second with 2 ms between the nodes",
+    "latency": "how long puts take at a fixed rate (open loop)",
+    "watch": "events a second to 1,000 watchers, their delay and what they cost",
+    "leases": "keep-alives a second of 10,000 leases",
+    "memory": "a million keys: memory, restart, stalls while a snapshot is taken",
+    "revisions": "ten million revisions with compaction: is memory flat?",
+    "curves": "what a put costs as keys, watchers, leases and connections grow",
+    "failover": "from the kill of the leader to the next write",
+    "startup": "how fast a node is ready, and the command line answers",
+    "peers": "other stores, and what they do not promise",
+    "account": "where the time of a put goes, on the leader and on a follower",
+}
+SELECTIVE: Final = ("throughput", "relayed")
+"""Parts of many loads, of which one may choose."""
+
+QUICK_ROUNDS: Final = 1
+QUICK_SECONDS: Final = 1
 
 
-@click.command()
-@click.option("--quick", is_flag=True, help="Two rounds of one second: a look, not a measurement.")
-@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
-@click.option("--seconds", type=click.IntRange(1, 60), default=3, show_default=True)
-@click.option("--connections", default="1,64,256", show_default=True, help="Separated by commas.")
-@click.option("--only", type=click.Choice(["kvstore", "etcd"]), help="Load one of the two.")
-@click.option("--match", default="", help="Only loads whose title contains this: gRPC put.")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=HERE / "RESULTS.md",
-    help="Where to write the table (not with --quick, --only or --match).",
+@click.command(
+    epilog="All parts with their defaults take an hour or more; with --quick, three minutes. "
+    "Needs wrk and h2load, and etcd to compare with (.ci/packages.txt names the packages)."
 )
+@click.argument("parts", nargs=-1, metavar="[PART]...")
+@click.option("--quick", is_flag=True, help="A look, not a measurement: writes nothing.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="How often the systems take turns.",
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, 60),
+    default=3,
+    show_default=True,
+    help="How long each turn of a steady load lasts.",
+)
+@click.option(
+    "--only",
+    type=click.Choice(["kvstore", "etcd"]),
+    help=f"Load one of the two ({', '.join(SELECTIVE)}); writes nothing.",
+)
+@click.option(
+    "--match",
+    default="",
+    help=f"Only loads whose title contains this ({', '.join(SELECTIVE)}): gRPC put. "
+    "Writes nothing.",
+)
+@click.option("--page", is_flag=True, help="Measure nothing: write page and pictures anew.")
+@click.option("--list", "list_parts", is_flag=True, help="Name the parts and end.")
 def main(
+    parts: tuple[str, ...],
     rounds: int,
     seconds: int,
-    connections: str,
     only: str | None,
     match: str,
-    output: Path,
     *,
     quick: bool,
+    page: bool,
+    list_parts: bool,
 ) -> None:
-    """Compare kvstore with the etcd that is installed."""
-    if quick:
-        rounds, seconds = 2, 1
-    wrk()
-    grpc_load.h2load()
-    systems = _systems(only)
-    cases = [
-        Case(call, count)
-        for call in ("put", "get")
-        for count in (int(part) for part in connections.split(","))
-    ]
-    cases += [Case(call, *each) for call in ("put", "get") for each in GRPC_CONNECTIONS]
-    cases = [case for case in cases if match in case.title]
+    """Compare kvstore with the etcd that is installed: all PARTs, or those that are named."""
+    if list_parts:
+        for name, title in PARTS.items():
+            print(f"{name:<12} {title}")
+        return
+    if page:
+        write_page()
+        return
+    chosen = _choose(parts, selective=bool(only or match))
+    options = Options(
+        rounds=QUICK_ROUNDS if quick else rounds,
+        seconds=QUICK_SECONDS if quick else seconds,
+        quick=quick,
+    )
+    keep = not (quick or only or match)
     signal.signal(signal.SIGTERM, _interrupt)
+    failed = []
+    for name in chosen:
+        say(f"== {name}: {PARTS[name]}")
+        started_at = time.monotonic()
+        failure = _measure(name, options, only or "", match, keep=keep)
+        if failure:
+            failed.append(name)
+            print(f"error: {name}: {failure}", file=sys.stderr, flush=True)
+        say(f"   {name} took {time.monotonic() - started_at:.0f} s\n")
+    if keep and len(failed) < len(chosen):
+        write_page()
+    if failed:
+        raise BenchError(f"failed (see above): {', '.join(failed)}; all else is done")
+
+
+def _choose(names: Sequence[str], *, selective: bool) -> list[str]:
+    """The parts to measure, in the order of the page."""
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise click.UsageError(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
+    if selective and not set(names) <= set(SELECTIVE):
+        raise click.UsageError(f"--only and --match are for {' and '.join(SELECTIVE)}")
+    default = SELECTIVE[:1] if selective else PARTS
+    return [name for name in PARTS if name in (names or default)]
+
+
+def _measure(name: str, options: Options, only: str, match: str, *, keep: bool) -> str:
+    """Measure one part, show it and keep it; returns what went wrong, if something did.
+
+    Whatever it is: hours of other parts must not be lost with this one.
+    """
     # Beside the sources and not in /tmp, which may be memory: a sync must reach a disk.
     raw = HERE / ".run"
     raw.mkdir(parents=True, exist_ok=True)
-    base_dir = Path(tempfile.mkdtemp(prefix="run-", dir=raw))
+    base_dir = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=raw))
     try:
-        results = _measure(systems, base_dir, cases, rounds, seconds)
+        module = importlib.import_module(f"bench.parts.{name}")
+        choice = {"only": only, "match": match} if name in SELECTIVE else {}
+        section: Section = module.measure(options, base_dir, **choice)
+        if section.part != name:
+            return f"it calls itself {section.part!r}"
+        print("\n" + "\n".join([*report.chapter(section), *report.summary([section])]), flush=True)
+        if keep:
+            save(section)
+    except KvstoreError as error:
+        return str(error)
+    except Exception:  # noqa: BLE001
+        return traceback.format_exc()
     finally:
-        for system in systems:
-            system.stop()
         shutil.rmtree(base_dir, ignore_errors=True)
-    names = [system.name for system in systems]
-    lines = report.table(results, names)
-    print("\n" + "\n".join(lines))
-    if not (quick or only or match):
-        versions = [system.version for system in systems]
-        output.write_text(report.document(lines, versions, rounds, seconds))
-        print(f"\nwritten to {os.path.relpath(output)}")
+    return ""
 
 
-def _systems(only: str | None) -> list[System]:
-    systems = [ours()] if only != "etcd" else []
-    if only != "kvstore":
-        other = etcd()
-        if other is not None:
-            systems.append(other)
-        elif only:
-            raise BenchError("etcd is not installed: apt-get install etcd-server")
-        else:
-            print("etcd is not installed (apt-get install etcd-server): kvstore alone")
-    return systems
+def write_page() -> None:
+    """Write RESULTS.md and draw the pictures from everything that has been kept.
 
-
-def _measure(
-    systems: Sequence[System], base_dir: Path, cases: Sequence[Case], rounds: int, seconds: int
-) -> dict[Case, dict[str, list[Run]]]:
-    for system in systems:
-        print(f"starting {system.version}, three nodes", flush=True)
-        system.start(base_dir)
-        system.fill()
-        for call in ("put", "get"):
-            run(system.leader_url(), call, 16, WARM_SECONDS, seed=0)
-    results: dict[Case, dict[str, list[Run]]] = {case: defaultdict(list) for case in cases}
-    for number in range(rounds):
-        for case in cases:
-            # Who begins alternates, so that neither always finds the disk as the other left it.
-            for system in systems if number % 2 == 0 else list(reversed(systems)):
-                url = system.leader_url()
-                found = _load(url, case, seconds, seed=number)
-                results[case][system.name].append(found)
-                errors = f", {found.errors} errors" if found.errors else ""
-                print(
-                    f"round {number + 1}: {system.name}: {case.title}: {found.rate:,.0f}/s, "
-                    f"p50 {found.p50_us / 1000:.2f} ms, p99 {found.p99_us / 1000:.2f} ms{errors}",
-                    flush=True,
-                )
-    return results
-
-
-def _load(url: str, case: Case, seconds: int, seed: int) -> Run:
-    if case.streams:
-        return grpc_load.run(url, case.call, case.connections, case.streams, seconds)
-    return run(url, case.call, case.connections, seconds, seed)
+    Raises:
+        BenchError: Nothing has, or a file of it cannot be read.
+    """
+    found = {name: load(name) for name in PARTS}
+    sections = [section for section in found.values() if section is not None]
+    if not sections:
+        raise BenchError("nothing has been measured yet: run make bench")
+    missing = [name for name, section in found.items() if section is None]
+    PAGE.write_text(report.page(sections, missing))
+    say(f"written: {PAGE.relative_to(HERE.parent)}")
+    if not plots.can_draw():
+        say("no matplotlib here: the pictures were not drawn (make bench ARGS=--page does)")
+        return
+    drawn = plots.draw_all(figure for section in sections for figure in section.figures)
+    say(f"drawn: {len(drawn)} pictures in {plots.PLOTS_DIR.relative_to(HERE.parent)}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

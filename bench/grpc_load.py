@@ -1,7 +1,8 @@
-"""One run of h2load with a body framed for gRPC: one kind of call, so many connections and streams.
+"""How much does a system answer over gRPC? One run of h2load: one call, connections and streams.
 
 h2load sends one body again and again, so all calls concern one key. It sees HTTP's status alone,
-and gRPC says 200 to whatever it refuses: what was written is counted in the store afterwards.
+and gRPC says 200 to whatever it refuses: what was written is counted in the store afterwards, and
+what was read must have had so many bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,7 @@ _CALLS: Final[dict[str, tuple[str, Record]]] = {
 _FRAME: Final = struct.Struct(">BI")
 _COUNTS: Final = re.compile(r"requests: .* (\d+) done, (\d+) succeeded")
 _TOOK: Final = re.compile(r"finished in ([\d.]+)(ms|s)")
+_DATA: Final = re.compile(r"traffic: .*\((\d+)\) data")
 
 
 def h2load() -> str:
@@ -64,23 +67,37 @@ def run(url: str, call: str, connections: int, streams: int, seconds: int) -> Ru
             timeout=seconds + START_SECONDS_MAX,
             check=False,
         )
-        found = _COUNTS.search(answer.stdout)
-        took = _TOOK.search(answer.stdout)
-        if found is None or took is None:
-            raise BenchError(f"h2load failed: {answer.stderr.strip() or answer.stdout.strip()}")
-        times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines())
+        times = [int(line.split("\t")[2]) for line in log.read_text().splitlines()]
+    found = parse(answer.stdout, times)
+    if found is None:
+        raise BenchError(f"h2load failed: {answer.stderr.strip() or answer.stdout.strip()}")
+    if call == "put" and _version(url) - before < found.succeeded:
+        raise BenchError(f"{url} said that it had put {found.succeeded} times, and has not")
+    if call == "get" and found.bytes < found.succeeded * len(VALUE):
+        raise BenchError(f"{url} answered {found.succeeded} times with less than the value")
+    return found
+
+
+def parse(output: str, times_us: Sequence[int]) -> Run | None:
+    """What h2load printed and logged as a run; None if it did nothing.
+
+    Args:
+        output: What it printed.
+        times_us: How long each answer took.
+    """
+    found, took, data = (pattern.search(output) for pattern in (_COUNTS, _TOOK, _DATA))
+    if found is None or took is None or data is None or not times_us:
+        return None
+    times = sorted(times_us)
     done, succeeded = int(found[1]), int(found[2])
-    if call == "put" and _version(url) - before < succeeded:
-        raise BenchError(f"{url} said that it had put {succeeded} times, and has not")
-    if not times:
-        raise BenchError(f"{url} answered nothing")
     return Run(
         requests=done,
-        duration_us=int(float(took[1]) * (1e6 if took[2] == "s" else 1e3)),
+        duration_us=round(float(took[1]) * (1e6 if took[2] == "s" else 1e3)),
         p50_us=times[len(times) // 2],
         p99_us=times[len(times) * 99 // 100],
         refused=done - succeeded,
         broken=0,
+        bytes=int(data[1]),
     )
 
 

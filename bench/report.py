@@ -1,87 +1,82 @@
-"""From runs to figures: medians, spread, ratios, and the table that shows them."""
+"""What was found, on one page: goals on top, then a chapter a part, with tables and pictures."""
 
 from __future__ import annotations
 
-import datetime
-import statistics
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
-from bench.load import Run
-from bench.machine import machine
+from bench.figures import Section, Table
 
+INTRODUCTION: Final = """\
+# Side by side
 
-class Case(NamedTuple):
-    """One kind of load."""
-
-    call: str
-    connections: int
-    streams: int = 0
-    """How many calls each connection makes at a time over gRPC; 0: it is HTTP/JSON."""
-
-    @property
-    def title(self) -> str:
-        """As the table names it."""
-        name = {"put": "put", "get": "linearizable get"}[self.call]
-        name = f"gRPC {name}" if self.streams else name
-        title = f"{name}, {self.connections} connection{'s' if self.connections > 1 else ''}"
-        return f"{title} × {self.streams} streams" if self.streams > 1 else title
+kvstore beside etcd on one machine, written by `make bench`. Every figure comes from a file in
+`bench/results/`, and each part can be measured anew by itself (`make bench PARTS=throughput`).
+Ratios are between figures of one run. Nodes, generators and whatever else is measured share the
+processors of this machine: figures compare systems, they do not say what one does on a larger one.
+"""
 
 
-Results = Mapping[Case, Mapping[str, Sequence[Run]]]
+def page(sections: Sequence[Section], missing: Sequence[str] = ()) -> str:
+    """The whole of RESULTS.md.
+
+    Args:
+        sections: In the order of the page.
+        missing: Names of parts that have never been measured.
+    """
+    lines = [INTRODUCTION]
+    machines = {tuple(section.machine) for section in sections}
+    if len(machines) == 1:
+        lines += [*machines.pop(), ""]
+        shared = True
+    else:
+        shared = False
+    if missing:
+        lines += [f"Not measured yet: {', '.join(missing)}.", ""]
+    lines += summary(sections)
+    for section in sections:
+        lines += chapter(section, with_machine=not shared)
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def table(results: Results, names: Sequence[str]) -> list[str]:
-    """A Markdown table: for each case and system the median, its spread and its latency."""
-    heads = [f"{name}/s | spread | p50 ms | p99 ms | errors" for name in names]
-    ratio = len(names) == 2
-    lines = [
-        f"| load | {' | '.join(heads)} |" + (f" {names[0]} / {names[1]} |" if ratio else ""),
-        "|---|" + "---:|" * (5 * len(names) + ratio),
+def summary(sections: Sequence[Section]) -> list[str]:
+    """What was to be reached, in one table; nothing if there are no goals."""
+    rows = [
+        [goal.what, goal.wanted, goal.found, "yes" if goal.met else "**no**"]
+        for section in sections
+        for goal in section.goals
     ]
-    for case, by_name in results.items():
-        cells = [case.title]
-        for name in names:
-            runs = by_name[name]
-            rates = [run.rate for run in runs]
-            cells += [
-                f"{statistics.median(rates):,.0f}",
-                f"{min(rates):,.0f} to {max(rates):,.0f}",
-                f"{statistics.median(run.p50_us for run in runs) / 1000:.2f}",
-                f"{statistics.median(run.p99_us for run in runs) / 1000:.2f}",
-                str(sum(run.errors for run in runs)),
-            ]
-        if ratio:
-            cells.append(f"**{_median_ratio(by_name, names):.2f}**")
-        lines.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return []
+    met = sum(goal.met for section in sections for goal in section.goals)
+    table = Table(header=["what", "goal", "reached", "met"], rows=rows)
+    return ["## Goals", "", f"{met} of {len(rows)} are met.", "", *markdown(table), ""]
+
+
+def chapter(section: Section, *, with_machine: bool = False) -> list[str]:
+    """One part: its text, tables and pictures."""
+    lines = [f"## {section.title}", "", f"{section.measured_on}.", ""]
+    if with_machine and section.machine:
+        lines += [*section.machine, ""]
+    lines += [section.text.strip(), ""]
+    for table in section.tables:
+        if table.caption:
+            lines += [table.caption, ""]
+        lines += [*markdown(table), ""]
+    for figure in section.figures:
+        lines += [f"![{figure.title}](plots/{figure.name}.svg)", ""]
     return lines
 
 
-def _median_ratio(by_name: Mapping[str, Sequence[Run]], names: Sequence[str]) -> float:
-    ours, theirs = (statistics.median(run.rate for run in by_name[name]) for name in names)
-    return ours / theirs if theirs else float("inf")
+def markdown(table: Table) -> list[str]:
+    """A table: the first column to the left, the others to the right."""
+    columns = len(table.header)
+    return [
+        _row(table.header),
+        "|---|" + "---:|" * (columns - 1),
+        *(_row(row) for row in table.rows),
+    ]
 
 
-def document(lines: Sequence[str], versions: Sequence[str], rounds: int, seconds: int) -> str:
-    """The whole of RESULTS.md."""
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return "\n".join(
-        [
-            "# Side by side",
-            "",
-            f"{' and '.join(versions)}, {today}, written by `make bench`.",
-            "",
-            *machine(),
-            "",
-            "Three nodes each on this machine, data on the same disk, every write synced on a",
-            "majority before its answer. wrk (one thread, on the same machine) calls the leader",
-            "over HTTP/JSON: 256-byte values, 10,000 keys; h2load (one thread) over gRPC, where",
-            "all calls concern one key. The systems take turns, and who begins",
-            f"alternates; {rounds} rounds of {seconds} s. Rates are the median of the rounds, with",
-            "the lowest and the highest beside it; latencies are the medians of the rounds'. With",
-            "one connection calls follow one another: p50 there is the latency of a single call.",
-            "",
-            *lines,
-            "",
-        ]
-    )
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -18,6 +18,8 @@ from kvstore.types import PutRequest, RequestOp
 from kvstore.version import KVSTORE_VERSION
 
 READY_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 2.0
+"""A leader of etcd that has nobody left to hand over to takes longer; then it is killed."""
 KEYS: Final = 10_000
 VALUE: Final = b"value-" * 42 + b"valv"
 TXN_OPS: Final = 100
@@ -121,7 +123,7 @@ class System:
 
     def stop(self) -> None:
         """Stop the nodes that we started."""
-        stop_all(self._children)
+        stop_all(self._children, seconds=STOP_SECONDS)
 
     def check_alive(self) -> None:
         """See that no node has ended.

@@ -81,7 +81,7 @@ def _lock(name: str) -> dict[str, str]:
 
 @cache
 def _project() -> dict[str, list[Requirement]]:
-    """What pyproject.toml asks for: at run time, for the tests, and for the fuzzer."""
+    """What pyproject.toml asks for: at run time, and for tests, fuzzer and benchmark."""
     project = tomllib.loads(_text(ROOT / "pyproject.toml"))["project"]
     return {
         "requirements.lock": [Requirement(line) for line in project["dependencies"]],
@@ -92,6 +92,10 @@ def _project() -> dict[str, list[Requirement]]:
         "requirements-fuzz.lock": [
             Requirement(line)
             for line in project["dependencies"] + project["optional-dependencies"]["fuzz"]
+        ],
+        "requirements-bench.lock": [
+            Requirement(line)
+            for line in project["dependencies"] + project["optional-dependencies"]["bench"]
         ],
     }
 
@@ -223,7 +227,12 @@ def test_make_help_describes_every_target_a_person_uses() -> None:
     assert _make_targets() - described == {"pytest", "pytest-quick"}
 
 
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-fuzz.lock")
+LOCKS = (
+    "requirements.lock",
+    "requirements-dev.lock",
+    "requirements-fuzz.lock",
+    "requirements-bench.lock",
+)
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -243,7 +252,9 @@ def test_all_locks_agree(name: str) -> None:
 
 
 def test_every_dependency_is_accounted_for_with_its_version() -> None:
-    pins = _lock("requirements-dev.lock") | _lock("requirements-fuzz.lock")
+    pins: dict[str, str] = {}
+    for name in LOCKS:
+        pins |= _lock(name)
     table = _text(ROOT / "docs" / "dependencies.md")
     rows = dict(re.findall(r"^\|[^|]*\| (\S+) \| (\S+) \|", table, re.MULTILINE))
     expected = {

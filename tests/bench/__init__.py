@@ -1,0 +1,1 @@
+"""Do the figures of the comparison say what was measured?"""
