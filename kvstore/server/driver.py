@@ -265,10 +265,15 @@ class Driver:
         What a crowd sends does not come in at one look at its sockets, and each batch costs all
         members a frame, a sync and an acknowledgement. So as long as looks bring more the next one
         is waited for. It costs a few microseconds where there is nothing else to do; whoever writes
-        alone does not wait.
+        alone does not wait. Nor does anybody while this turn has others to apply and answer: that
+        takes long, and the members have time for a batch meanwhile.
         """
         count = self._proposals.unsent_count
-        if 1 < count != self._gathered_count and self._gathering_turns < GATHERING_TURNS_MAX:
+        if (
+            1 < count != self._gathered_count
+            and self._gathering_turns < GATHERING_TURNS_MAX
+            and not len(self.applier)
+        ):
             self._gathered_count = count
             self._gathering_turns += 1
             self.wake()

@@ -11,7 +11,7 @@ import pytest
 
 from kvstore.server.driver import APPLY_DELAY_SECONDS, Driver
 from raft.effects import Effects
-from raft.events import Applied, Persisted
+from raft.events import Applied, Persisted, Propose
 from raft.types import Index, Seq
 
 
@@ -105,6 +105,7 @@ class _Member:
         self.raft = _Raft()
         self.proposals: list[int] = []
         self.reads: list[int] = []
+        self.writes = _Waiting(self.proposals)
         self.failures: list[BaseException] = []
         loop: Any = self.loop
         raft: Any = self.raft
@@ -115,7 +116,7 @@ class _Member:
             wal=SimpleNamespace(persist=self._persist),  # type: ignore[arg-type]
             peers=SimpleNamespace(send=self.happened.append),  # type: ignore[arg-type]
             applier=self.applier,  # type: ignore[arg-type]
-            proposals=_Waiting(self.proposals),  # type: ignore[arg-type]
+            proposals=self.writes,  # type: ignore[arg-type]
             reads=_Waiting(self.reads),  # type: ignore[arg-type]
             send_snapshot=lambda _member, _term: None,
             install_snapshot=lambda _meta: None,
@@ -155,16 +156,16 @@ class _Member:
 class _Waiting:
     """Proposals and reads: how many wait is all that matters here."""
 
-    unsent_count = 0
-
     def __init__(self, waiting: list[int]) -> None:
         self._waiting = waiting
+        self.unsent_count = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def take_unsent(self) -> list[Any]:
-        return []
+        unsent, self.unsent_count = list(range(self.unsent_count)), 0
+        return unsent
 
     def take_context(self) -> None:
         return None
@@ -235,3 +236,23 @@ def test_who_has_stopped_applies_nothing_later(member: _Member) -> None:
     member.driver.stop()
     member.loop.run(APPLY_DELAY_SECONDS)
     assert member.happened == ["write 1"]
+
+
+def test_proposals_do_not_wait_for_others_where_there_is_still_much_to_apply(
+    member: _Member,
+) -> None:
+    member.applier.is_slow = True
+    member.applier.enqueue([1, 2])
+    member.writes.unsent_count = 2
+    member.driver.wake()
+    member.loop.run()
+    proposed = Propose([0, 1])  # type: ignore[list-item]
+    assert member.raft.events == [proposed, Applied(Index(1)), Applied(Index(2))]
+    # With nothing to apply they wait for a look that brings no more.
+    member.raft.events.clear()
+    member.writes.unsent_count = 2
+    member.driver.wake()
+    member.loop.soon.popleft()()
+    assert member.raft.events == []
+    member.loop.run()
+    assert member.raft.events == [proposed]
