@@ -46,7 +46,7 @@ QUICK_SECONDS: Final = 1
 
 @click.command(
     epilog="All parts with their defaults take an hour or more; with --quick, three minutes. "
-    "Needs wrk and h2load, and etcd to compare with (.ci/packages.txt names the packages)."
+    "Needs wrk, h2load and Go, and etcd to compare with (.ci/packages.txt names the packages)."
 )
 @click.argument("parts", nargs=-1, metavar="[PART]...")
 @click.option("--quick", is_flag=True, help="A look, not a measurement: writes nothing.")
