@@ -18,10 +18,13 @@ def decode_put(data: bytes) -> PutRequest:
         if data[0] == _KEY and at < 130 and data[at] == _VALUE:
             length = data[at + 1]
             start = at + 2
-            if length > 127 and data[start] < 128:
+            is_short = length < 128
+            if not is_short:
+                # Two bytes at most: any other is as long as ``decode`` finds it.
+                is_short = data[start] < 128
                 length = length & 127 | data[start] << 7
                 start += 1
-            if start + length == len(data):
+            if is_short and start + length == len(data):
                 return PutRequest(data[2:at], data[start:])
     except IndexError:
         pass

@@ -29,6 +29,7 @@ MEMO_BLOCKS_MAX: Final = 64
 MEMO_BLOCK_BYTES_MAX: Final = 1024
 
 _SIZE_UPDATE: Final = 0x20
+_SIZE_UPDATE_MASK: Final = 0xE0
 _STATIC: Final = HeaderTable.STATIC_TABLE
 _STATIC_COUNT: Final = len(_STATIC)
 
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?![ \t])[^\0\r\n]*(?<![ \t])")
+_DIGITS: Final = re.compile(rb"[0-9]+")
 _REQUEST_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
 _REQUIRED: Final = frozenset({b":method", b":scheme", b":path"})
 _OF_HTTP1: Final = frozenset(
@@ -52,12 +54,14 @@ class Odd(enum.Enum):
 
 
 def _is_sound(field: Field) -> bool:
-    """Whether a field may be in a request, wherever it stands there (RFC 9113 §8.2)."""
+    """Whether a field may be in a request, wherever it stands there (RFC 9113 §8.1.1, §8.2)."""
     name, value = field
     if not name.startswith(b":"):
         if name in _OF_HTTP1 or _NAME.fullmatch(name) is None:
             return False
         if name == b"te" and value.lower() != b"trailers":
+            return False
+        if name == b"content-length" and _DIGITS.fullmatch(value) is None:
             return False
     return not value or _VALUE.fullmatch(value) is not None
 
@@ -126,6 +130,9 @@ class HeaderBlocks(Generic[T]):
         # the first one nor their number is another, the table is as it was.
         if len(entries) != count or (entries and entries[0] is not first):
             self.memo.clear()
+        elif block[:1] and block[0] & _SIZE_UPDATE_MASK == _SIZE_UPDATE:
+            # It may have changed how much the table may hold, and that counts each time anew.
+            pass
         elif len(block) <= MEMO_BLOCK_BYTES_MAX:
             if len(self.memo) >= MEMO_BLOCKS_MAX:
                 self.memo.clear()

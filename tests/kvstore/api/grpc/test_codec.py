@@ -163,6 +163,12 @@ def test_hot_requests_are_read_as_all_others(hot, record, data):
         assert hot(raw) == expected
 
 
+def test_a_length_that_is_longer_than_it_need_be_is_read_as_it_is():
+    raw = b"\x0a\x01k\x12\x81\x80\x00V\x7a" + bytes([124]) + b"p" * 124
+    assert len(raw) == 5 + 0x81
+    assert decode_put(raw) == decode(t.PutRequest, raw) == t.PutRequest(b"k", b"V")
+
+
 HEADERS = st.builds(
     t.ResponseHeader,
     st.sampled_from([CLUSTER, CLUSTER, 1]),

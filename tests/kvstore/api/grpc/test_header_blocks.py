@@ -60,6 +60,24 @@ def test_any_bytes_are_read_as_hpack_reads_them_or_refused(blocks):
         assert list(ours._entries) == list(decoder.header_table.dynamic_entries)
 
 
+def test_a_size_update_counts_each_time_it_comes():
+    """A block with one leaves an empty table as it is, and still is no block to remember."""
+    base, smallest, usual = b"\x83\x86\x84", b"\x20", b"\x3f\xe1\x1f"
+    decoder, ours = Decoder(), HeaderBlocks(list)
+    added = base + b"\x40\x03x-a\x011"
+    for block in (usual + base, smallest + base, usual + base, added, base + b"\xbe"):
+        expected = [tuple(field) for field in decoder.decode(block, raw=True)]
+        assert (ours.memo.get(block) or ours.read(block)) == expected
+
+
+@pytest.mark.parametrize(
+    ("length", "is_sound"), [(b"0", True), (b"12", True), (b"", False), (b"+1", False)]
+)
+def test_a_content_length_is_a_number_or_the_request_is_malformed(length, is_sound):
+    block = Encoder().encode([*REQUEST, (b"content-length", length)])
+    assert (HeaderBlocks(list).read(block) is not Odd.MALFORMED) == is_sound
+
+
 def test_a_size_update_behind_a_field_is_refused():
     with pytest.raises(ConnectionFault) as raised:
         HeaderBlocks(list).read(b"\x83\x20")
