@@ -70,6 +70,8 @@ class Proposals:
         self._bytes_max = bytes_max
         # Not from 1: a late word about a proposal of a former life must not mean one of this life.
         self._sequence = first_sequence
+        self._low = first_sequence + 1
+        """Nothing below is pending."""
         self._pending: dict[int, Pending] = {}
         self._unsent: list[Proposal] = []
         self._has_leader = False
@@ -119,7 +121,11 @@ class Proposals:
             reply(ErrorKind.TOO_MANY_REQUESTS.error())
             return
         self._sequence = sequence = self._sequence + 1
-        low_watermark = next(iter(pending)) if pending else sequence
+        # Not the first key of the dict: it would have to look past all that were taken out before.
+        low_watermark = self._low
+        while low_watermark not in pending and low_watermark != sequence:
+            low_watermark += 1
+        self._low = low_watermark
         if internal:
             identity = SYSTEM
         data = commands.encode(
@@ -209,7 +215,11 @@ class Proposals:
         self._has_leader = known
         self._leads = here
         if known:
-            self._unsent.clear()
+            unsent, self._unsent = self._unsent, []
+            for proposal in unsent:
+                entry = self._pending.get(proposal.token)
+                if entry is not None and entry.once:
+                    self._fail(proposal.token, ErrorKind.NO_LEADER.error())
             for sequence, entry in self._pending.items():
                 if entry.once:
                     continue
@@ -223,10 +233,16 @@ class Proposals:
         late = [sequence for sequence, entry in self._pending.items() if entry.deadline <= now]
         for sequence in late:
             self._fail(sequence, self._timeout(self._pending[sequence]))
-        if not self._has_leader or self._unsent:
+        if not self._has_leader:
             return
+        unsent = {proposal.token for proposal in self._unsent}
         for sequence, entry in self._pending.items():
-            if entry.resend_tick <= tick and not entry.once and (entry.lost or not self._leads):
+            if (
+                entry.resend_tick <= tick
+                and not entry.once
+                and (entry.lost or not self._leads)
+                and sequence not in unsent
+            ):
                 self._resend(sequence, entry)
         if self._unsent:
             self._wake()

@@ -288,6 +288,48 @@ def test_what_says_how_things_are_now_is_sent_once() -> None:
     assert [number for number, _ in desk.answers] == [1]
 
 
+def test_what_says_how_things_are_now_and_was_not_sent_fails_when_leadership_moves() -> None:
+    desk = Desk()
+    desk.proposals.on_leader(known=True, here=True)
+    desk.submit(1, internal=True, once=True)
+    desk.submit(2)
+    desk.proposals.on_leader(known=True, here=False)
+    assert desk.sent() == [2]
+    assert desk.answers == [(1, ErrorKind.NO_LEADER.error())]
+
+
+def test_what_was_lost_is_sent_again_however_many_others_come() -> None:
+    desk = Desk()
+    desk.proposals.on_leader(known=True, here=False)
+    desk.submit(1)
+    desk.sent()
+    sent: list[int] = []
+    for number in range(2, 4 * ELECTION_TICKS):
+        desk.submit(number)
+        desk.tick()
+        waiting = desk.sent()
+        assert len(waiting) == len(set(waiting))
+        sent += waiting
+    assert sent.count(1) >= 1
+
+
+def test_the_low_watermark_is_the_first_that_is_pending_in_whatever_order_they_end() -> None:
+    desk = Desk()
+    ends = [3, 1, 2, 7, 4, 6, 5]
+    pending: list[int] = []
+    for number in range(1, 15):
+        desk.submit(number)
+        pending.append(number)
+        command = decode(desk.proposals.take_unsent()[-1].data)
+        assert command.low_watermark == pending[0]
+        if number % 2 == 0 and ends:
+            for _ in range(2):
+                done = ends.pop(0) if ends else None
+                if done in pending:
+                    desk.proposals.resolve(outcome(done))
+                    pending.remove(done)
+
+
 def test_behind_a_disk_that_does_not_keep_up_nothing_more_is_taken() -> None:
     desk = Desk()
     desk.proposals.congested = True
