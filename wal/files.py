@@ -33,10 +33,13 @@ LOCK_NAME = "lock"
 
 WRITE_HERE_BYTES_MAX: Final = 256 << 10
 """What the loop writes to the page cache by itself: some tens of microseconds."""
-SLOW_WRITE_SECONDS: Final = 0.001
-SLOW_SYNC_SECONDS: Final = 0.005
+SLOW_WRITE_SECONDS: Final = 0.01
+SLOW_SYNC_SECONDS: Final = 0.1
 """A write into the page cache, or a write with its sync, that takes longer says that the disk is
 slow now. Then the thread is used till it finds the disk fast again.
+
+A few milliseconds say nothing of a disk: another thread may have had the interpreter's lock, or the
+loop other work. The thread is worse off then: it has to have that lock twice for each sync.
 """
 
 

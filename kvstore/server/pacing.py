@@ -48,16 +48,25 @@ class ClockBudget:
         return self._clock() >= self._deadline
 
 
+PAUSE_SECONDS = 0.001
+"""How long work that nobody waits for lets the loop be between two slices.
+
+A loop that never rests is one more slice late for everybody, at each step of a call. And it leaves
+the threads of the disk no chance: it gives the interpreter's lock up only for the blink of a look
+at its sockets, each time too short for one who sleeps to wake up and take it.
+"""
+
+
 class SlicedTask:
     """Sliced work under way on a loop: a slice, then everybody else's turn, then the next.
 
     Given a rota in place of the loop, it shares the turns with others of its kind, and its first
-    slice is what is left of the budget.
+    slice is what is left of the budget. Given a pause in seconds, it comes back only after that.
     ``done`` gets the result or the exception, once, and never after ``cancel``. Work that ends
     within its first slice is done before the constructor returns.
     """
 
-    __slots__ = ("_budget", "_cancelled", "_done", "_loop", "_work", "running")
+    __slots__ = ("_budget", "_cancelled", "_done", "_soon", "_work", "running")
 
     def __init__(
         self,
@@ -65,8 +74,13 @@ class SlicedTask:
         work: Sliced[T],
         budget: Budget,
         done: Callable[[T | BaseException], None],
+        *,
+        pause_seconds: float = 0.0,
     ) -> None:
-        self._loop = loop
+        self._soon: Callable[[Callable[[], None]], object] = loop.call_soon
+        if pause_seconds:
+            assert not isinstance(loop, Rota), "a rota has an order, and no time"
+            self._soon = partial(loop.call_later, pause_seconds)
         self._work = work
         self._budget = budget
         self._done = done
@@ -94,7 +108,7 @@ class SlicedTask:
             self.running = False
             self._done(error)
         else:
-            self._loop.call_soon(self._slice)
+            self._soon(self._slice)
 
     def cancel(self) -> None:
         """Let go of the work where it stands."""

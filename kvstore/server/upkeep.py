@@ -9,7 +9,7 @@ from kvstore.commands import ClusterVersion, Kind
 from kvstore.server.alarms import Alarms
 from kvstore.server.auto_compaction import AutoCompaction
 from kvstore.server.corruption import CorruptionCheck
-from kvstore.server.pacing import SlicedTask
+from kvstore.server.pacing import PAUSE_SECONDS, SlicedTask
 from kvstore.types import AlarmType
 from kvstore.version import CLUSTER_VERSION
 from raft.types import Role
@@ -122,7 +122,8 @@ class Upkeep:
                     self._sweep()
 
             budget = self._node.read_budget()
-            task = SlicedTask(self._loop, store.sweep(budget), budget, done)
+            work = store.sweep(budget)
+            task = SlicedTask(self._loop, work, budget, done, pause_seconds=PAUSE_SECONDS)
             if task.running:
                 self._sweeping = task
         elif store.swept_revision >= store.compacted_revision:
@@ -154,7 +155,7 @@ class Upkeep:
             if isinstance(result, BaseException):
                 self._node.fail(result)
 
-        task = SlicedTask(self._loop, work(), budget, done)
+        task = SlicedTask(self._loop, work(), budget, done, pause_seconds=PAUSE_SECONDS)
         if task.running:
             self._dismantling = task
 

@@ -57,6 +57,24 @@ def test_slices_alternate_with_everything_else() -> None:
     run_virtual(scenario, 1.0)
 
 
+def test_work_that_nobody_waits_for_lets_the_loop_be_between_its_slices() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        log: list[int] = []
+        results: list[Any] = []
+        task = SlicedTask(loop, work(3, log), CountedBudget(1), results.append, pause_seconds=0.5)
+        for step in range(3):
+            await asyncio.sleep(0.4)
+            assert log == list(range(step + 1))
+            await asyncio.sleep(0.1)
+        assert results == ["done"]
+        assert not task.running
+        SlicedTask(loop, work(3, log), CountedBudget(1), results.append, pause_seconds=0.5).cancel()
+        await asyncio.sleep(5.0)
+        assert (log, results) == ([0, 1, 2, 0], ["done"])
+
+    run_virtual(scenario, 10.0)
+
+
 def test_however_many_do_long_work_a_turn_takes_no_longer() -> None:
     async def scenario(loop: VirtualLoop) -> None:
         log: list[int] = []
