@@ -34,8 +34,7 @@ PARTS: Final = {
     "curves": "what a put costs as keys, watchers, leases and connections grow",
     "failover": "from the kill of the leader to the next write",
     "startup": "how fast a node is ready, and the command line answers",
-    "peers": "other stores, and what they do not promise",
-    "account": "where the time of a put goes, on the leader and on a follower",
+    "scaling": "more cores for one node: front workers (a prototype) and a model",
 }
 SELECTIVE: Final = ("throughput", "relayed")
 """Parts of many loads, of which one may choose."""
