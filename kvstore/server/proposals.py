@@ -71,7 +71,10 @@ class Proposals:
         # Not from 1: a late word about a proposal of a former life must not mean one of this life.
         self._sequence = first_sequence
         self._low = first_sequence + 1
-        """Nothing below is pending."""
+        """Nothing below is pending.
+
+        The dict's first key would say so too, but has to be looked for behind all that are gone.
+        """
         self._pending: dict[int, Pending] = {}
         self._unsent: list[Proposal] = []
         self._has_leader = False
@@ -107,8 +110,7 @@ class Proposals:
                 the command may yet happen).
             deadline: When to give up, on the loop's clock, in seconds.
             identity: Whose permissions are asked for again when it is applied.
-            internal: The member's own proposal: not counted against the clients' limits, and no
-                permission is asked for.
+            internal: The member's own: no limit of the clients', and no permission, is asked for.
             once: Never propose it again: it says how things are now.
         """
         pending = self._pending
@@ -121,7 +123,6 @@ class Proposals:
             reply(ErrorKind.TOO_MANY_REQUESTS.error())
             return
         self._sequence = sequence = self._sequence + 1
-        # Not the first key of the dict: it would have to look past all that were taken out before.
         low_watermark = self._low
         while low_watermark not in pending and low_watermark != sequence:
             low_watermark += 1

@@ -201,6 +201,8 @@ def test_a_member_that_lost_its_directory_is_replaced_by_one_command(
     finally:
         again.discard()
     with renewed.client() as client:
+        # The leader said so; the new one itself hears of it in the same millisecond or the next.
+        wait_for("the new one knows it", lambda: not client.status().isLearner, CHANGE_SECONDS)
         assert client.get(b"k").kvs[0].value == b"v"
         members = client.member_list(linearizable=True).members
     assert sorted(row.name for row in members) == ["node1", "node2", "node3"]
