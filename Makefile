@@ -135,7 +135,7 @@ lock: ## Resolve the newest allowed versions and write the lock files
 	@rm -rf .make/lock && $(MAKE) --no-print-directory .make/lock/bin/python
 	@$(call freeze,.[fuzz],What a node runs on and what `make fuzz` asks it with; written by `make lock`.,requirements-fuzz.lock)
 	@rm -rf .make/lock && $(MAKE) --no-print-directory .make/lock/bin/python
-	@$(call freeze,.[bench],What a node runs on and what draws the pictures of `make bench`; written by `make lock`.,requirements-bench.lock)
+	@$(call freeze,.[bench],What a node runs on and what measures and draws in `make bench`; written by `make lock`.,requirements-bench.lock)
 	@rm -rf .make/lock
 
 proto: $(DEV_STAMP) ## Compile the .proto files into the tables that the gRPC face reads

@@ -34,6 +34,8 @@ PARTS: Final = {
     "curves": "what a put costs as keys, watchers, leases and connections grow",
     "failover": "from the kill of the leader to the next write",
     "startup": "how fast a node is ready, and the command line answers",
+    "peers": "Redis and PySyncObj as yardsticks, and what they do not promise",
+    "account": "where a put's CPU time goes, by stage, on leader and follower",
     "scaling": "more cores for one node: front workers (a prototype) and a model",
 }
 SELECTIVE: Final = ("throughput", "relayed")
@@ -45,7 +47,7 @@ QUICK_SECONDS: Final = 1
 
 @click.command(
     epilog="All parts with their defaults take an hour or more; with --quick, three minutes. "
-    "Needs wrk, h2load and Go, and etcd to compare with (.ci/packages.txt names the packages)."
+    "Needs wrk, h2load and Go, and etcd and Redis to compare with (.ci/packages.txt names them)."
 )
 @click.argument("parts", nargs=-1, metavar="[PART]...")
 @click.option("--quick", is_flag=True, help="A look, not a measurement: writes nothing.")
