@@ -172,7 +172,7 @@ async def _serve(
     metrics = Metrics(node)
     access = Access(config.host_whitelist, config.cors)
     service = Service(node)
-    grpc = Face(service, limits.watch_bytes_max, node.read_budget)
+    grpc = Face(service, limits.watch_bytes_max, node.read_budget, limits.fields_max)
     door = FrontDoor(service, limits, metrics.render, node.read_budget, access, tls, grpc)
     metrics.add_door(door.counters)
     stopping = asyncio.ensure_future(stop.wait())

@@ -60,6 +60,11 @@ class ApiLimits(msgspec.Struct, frozen=True, kw_only=True):
         """Most JSON values of a body: a comparison has seven, an operation up to fifteen."""
         return 64 * self.max_txn_ops + 8192
 
+    @property
+    def fields_max(self) -> int:
+        """Most fields of a message of gRPC: as many as JSON values, of which each is one."""
+        return self.json_values_max
+
 
 class Http2Counters:
     """Plain numbers about HTTP/2 and gRPC."""

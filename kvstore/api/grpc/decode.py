@@ -27,13 +27,16 @@ from msgspec import Struct
 
 from kvstore.api.grpc.names import full_name
 from kvstore.api.grpc.pb.descriptors import FIELDS
+from kvstore.api.limits import ApiLimits
 from kvstore.api.v3_json.schema import Field, Kind, fields_of
 from kvstore.errors import Code, KvError
 
 R = TypeVar("R", bound=Struct)
 
-FIELDS_MAX: Final = 50_000
+FIELDS_MAX: Final = ApiLimits().fields_max
 """How many fields a message may hold: two bytes each, they would hold up the loop for long."""
+FLAT_FIELDS_MAX: Final = 512
+"""The same for a message without lists: far more than any has, unknown ones as well."""
 
 DEPTH_MAX: Final = 400
 """How deep messages may nest, as in JSON: far beyond what a transaction may be nested."""
@@ -91,7 +94,7 @@ class _Slot:
 class _Plan:
     """How one message is read."""
 
-    __slots__ = ("defaults", "lists", "record", "slots")
+    __slots__ = ("defaults", "has_lists", "lists", "record", "slots")
 
     def __init__(self, record: type[Struct]) -> None:
         numbers = FIELDS[full_name(record)]
@@ -118,6 +121,21 @@ class _Plan:
                 if wire == _VARINT:
                     packed = self.slots[number | _LENGTH] = _Slot(index, field, others)
                     packed.action = _PACKED
+        self.has_lists = _has_lists(record, set())
+        """Whether it has lists, or any message within it."""
+
+
+def _has_lists(record: type[Struct], seen: set[type[Struct]]) -> bool:
+    seen.add(record)
+    return any(
+        field.repeated is not None
+        or (
+            field.message is not None
+            and field.message not in seen
+            and _has_lists(field.message, seen)
+        )
+        for field in fields_of(record)
+    )
 
 
 _plan: Final = cache(_Plan)
@@ -128,20 +146,27 @@ class _Work:
 
     __slots__ = ("fields_left",)
 
-    def __init__(self) -> None:
-        self.fields_left = FIELDS_MAX
+    def __init__(self, fields_max: int) -> None:
+        self.fields_left = fields_max
 
 
-def decode(record: type[R], data: bytes) -> R:
+def decode(record: type[R], data: bytes, fields_max: int = FIELDS_MAX) -> R:
     """Read a message.
+
+    Args:
+        record: the type of the message.
+        data: its bytes.
+        fields_max: how many fields it may hold, those within it and the items of its lists as well;
+            a message without lists may hold no more than ``FLAT_FIELDS_MAX``.
 
     Raises:
         Malformed: it is none, or has too many fields or levels.
     """
     plan = _plan(record)
     values = plan.defaults.copy()
+    work = _Work(fields_max if plan.has_lists else min(fields_max, FLAT_FIELDS_MAX))
     try:
-        _read(plan, values, data, 0, len(data), _Work(), 0)
+        _read(plan, values, data, 0, len(data), work, 0)
     except IndexError:
         raise Malformed from None
     except UnicodeDecodeError:
@@ -179,7 +204,9 @@ def _read(
         left -= 1
         slot = slots.get(tag)
         if slot is None:
-            at = _skip(data, at, tag, depth)
+            work.fields_left = left
+            at = _skip(data, at, tag, work, depth)
+            left = work.fields_left
             continue
         action = slot.action
         number = data[at]
@@ -201,7 +228,9 @@ def _read(
                 value = _nested(slot, values, data, start, at, work, depth + 1)
                 left = work.fields_left
             else:
-                _unpack(slot, values, data, start, at)
+                work.fields_left = left
+                _unpack(slot, values, data, start, at, work)
+                left = work.fields_left
                 continue
         elif action == _INT64:
             value = number if number < _SIGN_64 else number - _MASK_64 - 1
@@ -253,18 +282,23 @@ def _nested(
     else:
         inner = [getattr(before, name) for name in plan.record.__struct_fields__]
         for index, _ in plan.lists:
+            # A copy each time: what merges often counts often.
             inner[index] = list(inner[index])
+            work.fields_left -= len(inner[index])
+        if work.fields_left < 0:
+            _too_much("too many fields")
     _read(plan, inner, data, at, end, work, depth)
     return _record(plan, inner)
 
 
-def _unpack(slot: _Slot, values: list[Any], data: bytes, at: int, end: int) -> None:
+def _unpack(slot: _Slot, values: list[Any], data: bytes, at: int, end: int, work: _Work) -> None:
     """Add enums that came packed into one field."""
     items = values[slot.index]
     if items is None:
         items = values[slot.index] = []
-    if end - at + len(items) > FIELDS_MAX:
+    if end - at > work.fields_left:
         _too_much("too many values")
+    work.fields_left -= end - at
     while at < end:
         number = data[at]
         at += 1
@@ -302,7 +336,7 @@ def _long(data: bytes, at: int, bytes_max: int) -> tuple[int, int]:
     raise Malformed
 
 
-def _skip(data: bytes, at: int, tag: int, depth: int) -> int:
+def _skip(data: bytes, at: int, tag: int, work: _Work, depth: int) -> int:
     """Where an unknown field ends.
 
     Raises:
@@ -324,18 +358,19 @@ def _skip(data: bytes, at: int, tag: int, depth: int) -> int:
             raise Malformed
         return at + length
     if wire == _GROUP:
-        return _skip_group(data, at, tag, depth)
+        return _skip_group(data, at, tag, work, depth)
     raise Malformed
 
 
-def _skip_group(data: bytes, at: int, tag: int, depth: int) -> int:
-    """Where an unknown group ends, which may hold others."""
+def _skip_group(data: bytes, at: int, tag: int, work: _Work, depth: int) -> int:
+    """Where an unknown group ends, which may hold others; what is in it counts as fields do."""
     open_groups = [tag]
-    fields = 0
     while open_groups:
-        fields += 1
-        if depth + len(open_groups) > DEPTH_MAX or fields > FIELDS_MAX:
+        if depth + len(open_groups) > DEPTH_MAX:
             _too_much("nested too deep")
+        if not work.fields_left:
+            _too_much("too many fields")
+        work.fields_left -= 1
         tag, at = _long(data, at, 5)
         if tag & 7 == _GROUP and tag >= 8:
             open_groups.append(tag)
@@ -343,7 +378,7 @@ def _skip_group(data: bytes, at: int, tag: int, depth: int) -> int:
             if tag != open_groups.pop() + 1:
                 raise Malformed
         else:
-            at = _skip(data, at, tag, depth)
+            at = _skip(data, at, tag, work, depth)
     return at
 
 

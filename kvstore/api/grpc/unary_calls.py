@@ -17,6 +17,7 @@ from kvstore.api.v3_json.table import Shape
 from kvstore.budget import Budget
 from kvstore.errors import ErrorKind, KvError
 from kvstore.service.caller import Caller
+from kvstore.types import TxnRequest
 
 _Method: TypeAlias = Callable[[Any, Caller, Reply], Leave | None]
 
@@ -70,13 +71,14 @@ class UnaryCall:
 
 
 def unary_calls(
-    service: Service, prepared: Prepared, new_budget: Callable[[], Budget]
+    service: Service, prepared: Prepared, new_budget: Callable[[], Budget], fields_max: int
 ) -> dict[str, Unary]:
-    """All calls with one answer, by path."""
+    """All calls with one answer, by path; a transaction may have so many fields."""
     decoders: dict[str, Callable[[bytes], Any]] = {
         "put": decode_put,
         "range": decode_range,
         "delete_range": decode_delete_range,
+        "txn": partial(decode, TxnRequest, fields_max=fields_max),
     }
     encoders: dict[str, Callable[[Any], bytes]] = {
         "put": prepared.put,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore import types as t
-from kvstore.api.grpc.decode import DEPTH_MAX, FIELDS_MAX, Malformed, decode
+from kvstore.api.grpc.decode import DEPTH_MAX, FIELDS_MAX, FLAT_FIELDS_MAX, Malformed, decode
 from kvstore.api.grpc.encode import encode, encode_sliced, is_big
 from kvstore.api.grpc.events import encode_event, encode_head
 from kvstore.api.grpc.fast import (
@@ -315,9 +315,9 @@ def test_transactions_may_nest_deeper_than_the_service_allows_and_no_deeper_than
 
 def test_groups_nest_no_deeper_either():
     groups = b"\x7b" * DEPTH_MAX + b"\x7c" * DEPTH_MAX
-    assert decode(t.PutRequest, groups) == t.PutRequest()
+    assert decode(t.TxnRequest, groups) == t.TxnRequest()
     with pytest.raises(Malformed, match="nested too deep"):
-        decode(t.PutRequest, b"\x7b" + groups + b"\x7c")
+        decode(t.TxnRequest, b"\x7b" + groups + b"\x7c")
 
 
 def test_fields_of_a_message_are_bounded_wherever_they_are():
@@ -330,10 +330,43 @@ def test_fields_of_a_message_are_bounded_wherever_they_are():
     decode(t.WatchRequest, create)
     with pytest.raises(Malformed, match="too many fields"):
         decode(t.WatchRequest, create * 2 + b"\x1a\x00")
-    packed = b"\x2a" + oracle.varint(FIELDS_MAX) + b"\x00" * FIELDS_MAX
-    assert len(decode(t.WatchCreateRequest, packed).filters) == FIELDS_MAX
+    packed = b"\x2a" + oracle.varint(FIELDS_MAX - 1) + bytes(FIELDS_MAX - 1)
+    assert len(decode(t.WatchCreateRequest, packed).filters) == FIELDS_MAX - 1
+    with pytest.raises(Malformed, match="too many fields"):
+        decode(t.WatchCreateRequest, packed + b"\x28\x00")
+    more = b"\x2a" + oracle.varint(FIELDS_MAX) + bytes(FIELDS_MAX)
     with pytest.raises(Malformed, match="too many values"):
-        decode(t.WatchCreateRequest, packed + b"\x28\x00" + packed)
+        decode(t.WatchCreateRequest, more)
+
+
+def test_a_message_without_lists_may_have_few_fields():
+    for record in (t.PutRequest, t.RangeRequest, t.LeaseKeepAliveRequest):
+        decode(record, b"\x78\x00" * FLAT_FIELDS_MAX)
+        with pytest.raises(Malformed, match="too many fields"):
+            decode(record, b"\x78\x00" * (FLAT_FIELDS_MAX + 1))
+
+
+def test_a_transaction_may_have_as_many_fields_as_its_limit_says():
+    for limit in (100, FIELDS_MAX + 100):
+        assert len(decode(t.TxnRequest, b"\x12\x00" * limit, limit).success) == limit
+        with pytest.raises(Malformed, match="too many fields"):
+            decode(t.TxnRequest, b"\x12\x00" * (limit + 1), limit)
+
+
+def test_what_is_in_groups_counts_as_fields():
+    group = b"\x7b" + b"\x78\x00" * 98 + b"\x7c"
+    """A group, what is in it, and its end."""
+    decode(t.TxnRequest, group * 2, 200)
+    with pytest.raises(Malformed, match="too many fields"):
+        decode(t.TxnRequest, group * 2, 199)
+
+
+def test_lists_that_are_merged_again_and_again_count_each_time():
+    items = b"\x0a\x0a" + b"\x28\x00" * 5
+    again = b"\x0a\x00"
+    assert len(decode(t.WatchRequest, items + again * 3, 24).create_request.filters) == 5
+    with pytest.raises(Malformed, match="too many fields"):
+        decode(t.WatchRequest, items + again * 3, 23)
 
 
 def test_big_answers_take_several_slices_of_work():
