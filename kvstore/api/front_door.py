@@ -80,7 +80,14 @@ class FrontDoor:
         self._grpc: GrpcServer | None = None
         self._grpc_face = grpc
         if grpc is not None:
-            self._grpc = GrpcServer(grpc.calls, limits, self.counters, self._loop, self._count_lost)
+            self._grpc = GrpcServer(
+                grpc.calls,
+                limits,
+                self.counters,
+                self._loop,
+                self._count_lost,
+                new_budget(),
+            )
         self._doorways: list[Doorway] = []
         self._listeners: list[asyncio.Server | Listener] = []
         self._tls = tls

@@ -40,6 +40,7 @@ from kvstore.api.grpc.frames import (
 from kvstore.api.grpc.header_blocks import HEADER_LIST_BYTES_MAX, Field, HeaderBlocks, Odd
 from kvstore.api.grpc.lifecycle import Connection
 from kvstore.api.grpc.stream import Stream
+from kvstore.api.grpc.turns import FRAME_COST_BYTES, LOOK_BYTES
 from kvstore.api.limits import ApiLimits, Http2Counters
 
 WINDOW_IN_BYTES: Final = 1024 * 1024
@@ -47,6 +48,7 @@ WINDOW_IN_BYTES: Final = 1024 * 1024
 BLOCK_BYTES_MAX: Final = HEADER_LIST_BYTES_MAX
 CONTINUATIONS_MAX: Final = 16
 """Most frames of one header block (CVE-2024-27316)."""
+
 
 H = TypeVar("H")
 
@@ -59,6 +61,8 @@ class Http2Connection(Connection, Generic[H]):
         open_stream: makes the stream for a request: the connection, its number, and its head.
         limits: of streams and of time.
         counters: what is counted.
+        is_spent: whether to stop, and to handle the rest when ``go_on`` is called; asked every
+            ``LOOK_BYTES``.
         now: seconds.
     """
 
@@ -70,6 +74,8 @@ class Http2Connection(Connection, Generic[H]):
         "_blocks",
         "_held",
         "_is_greeted",
+        "_is_spent",
+        "_kept",
         "_memo",
         "_need",
         "_open_stream",
@@ -82,13 +88,18 @@ class Http2Connection(Connection, Generic[H]):
         open_stream: "Callable[[Http2Connection[H], int, H], Stream]",
         limits: ApiLimits,
         counters: Http2Counters,
+        is_spent: Callable[[], bool],
         now: float,
     ) -> None:
         super().__init__(limits, counters, now)
         self._blocks = HeaderBlocks(digest)
         self._memo = self._blocks.memo
         self._open_stream = open_stream
+        self._is_spent = is_spent
         self._held = bytearray()
+        """The beginning of a frame whose rest did not come in yet."""
+        self._kept = b""
+        """What is left to handle, if the connection is behind."""
         self._need = len(PREFACE)
         self._is_greeted = False
         self._block = b""
@@ -112,7 +123,11 @@ class Http2Connection(Connection, Generic[H]):
         """
         if self.is_over:
             return
-        self.now = self._keepalive.heard_at = now
+        self._keepalive.heard_at = now
+        if self.is_behind:
+            self._kept += data
+            return
+        self.now = now
         held = self._held
         if held or self._need > HEADER_BYTES:
             held += data
@@ -120,13 +135,43 @@ class Http2Connection(Connection, Generic[H]):
                 return
             data = bytes(held)
             held.clear()
+        self._handle(data, now)
+
+    def go_on(self, now: float) -> None:
+        """Handle more of what is kept; some of it in any case.
+
+        Args:
+            now: seconds.
+        """
+        data, self._kept = self._kept, b""
+        stream, self._put_off = self._put_off, None
+        self.is_behind = False
+        if self.is_over:
+            return
+        self.now = now
+        if stream is not None and not stream.is_over:
+            stream.on_turn()
+            if self.is_over:
+                return
+            if self._is_spent():
+                self._kept = data
+                self.is_behind = True
+                return
+        self._handle(data, now, is_first=stream is None)
+
+    def _handle(self, data: bytes, now: float, *, is_first: bool = False) -> None:
         try:
-            rest = self._read_frames(data)
+            rest = self._read_frames(data, is_first=is_first)
         except ConnectionFault as fault:
             self._break(fault)
             return
+        if self.is_behind:
+            self._kept = rest
+            # Whether the client is late with a frame is seen when there is no other.
+            self._incomplete_since = None if self._only is None else now
+            return
         if rest:
-            held += rest
+            self._held += rest
             if self._incomplete_since is None or len(rest) < len(data):
                 self._incomplete_since = now
         elif self._only is None:
@@ -134,10 +179,19 @@ class Http2Connection(Connection, Generic[H]):
 
     # --- Frames -----------------------------------------------------------------------------------
 
-    def _read_frames(self, data: bytes) -> bytes:
-        """Handle all whole frames; what is left over is the beginning of the next."""
+    def _read_frames(self, data: bytes, *, is_first: bool) -> bytes:
+        """Handle all whole frames, unless the budget is spent before: then we are behind.
+
+        Args:
+            data: begins with a frame.
+            is_first: whether the first frame is handled in any case.
+
+        Returns:
+            What is left over: the beginning of the next frame, or much more if we are behind.
+        """
         position = 0
         size = len(data)
+        credit = LOOK_BYTES
         if not self._is_greeted:
             if not data.startswith(PREFACE):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
@@ -156,6 +210,13 @@ class Http2Connection(Connection, Generic[H]):
             if end > size:
                 self._need = HEADER_BYTES + length
                 break
+            credit -= length + FRAME_COST_BYTES
+            if credit < 0:
+                if self._is_spent() and not is_first:
+                    self.is_behind = True
+                    break
+                is_first = False
+                credit = LOOK_BYTES
             position = end
             stream_id &= STREAM_ID_MAX
             if self._only is not None and kind != self._only:
@@ -174,6 +235,8 @@ class Http2Connection(Connection, Generic[H]):
                 self._on_other(kind, flags, stream_id, data[start:end])
             if self.is_over:
                 return b""
+            if self.is_behind:
+                break
         return data[position:] if position < size else b""
 
     def _on_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:

@@ -70,6 +70,7 @@ class Connection:
         "_late",
         "_limits",
         "_only",
+        "_put_off",
         "_resets",
         "_spare_updates",
         "_updates",
@@ -78,6 +79,7 @@ class Connection:
         "grants",
         "has_more",
         "is_awake",
+        "is_behind",
         "is_draining",
         "is_over",
         "now",
@@ -102,12 +104,15 @@ class Connection:
         """Whether the client was told to take its next call elsewhere."""
         self.is_awake = False
         """Whether what there is to say will be written soon, so that nobody need be told of it."""
+        self.is_behind = False
+        """Whether some of what came in is kept, to be handled when ``go_on`` is called."""
         self.has_more = False
         """Whether more could have been taken than was."""
         self._drained_at: float | None = None
         self._client_leaves = False
         self._incomplete_since: float | None = now
         self._only: int | None = SETTINGS
+        self._put_off: Stream | None = None
         self._last_id = 0
         self._late: OrderedDict[int, None] = OrderedDict()
         self._resets = Allowance(RESET_BURST, RESETS_PER_SECOND)
@@ -180,13 +185,14 @@ class Connection:
             now: seconds.
         """
         limits = self._limits
-        if self._drained_at is not None and now >= self._drained_at + _DRAIN_SECONDS:
+        drained_at = self._drained_at
+        if drained_at is not None and now >= drained_at + _DRAIN_SECONDS and not self.is_behind:
             self._draw_the_line()
         for stream in list(self.streams.values()):
             stream.on_tick(now)
         since = self._incomplete_since
-        if not self.outbox.is_writable:
-            # Nothing is read: whatever the client says, and owes us, waits in the socket.
+        if not self.outbox.is_writable or self.is_behind:
+            # Nothing is read: whatever the client says, and owes us, waits in the socket, or here.
             return
         if since is not None and now >= since + limits.head_seconds:
             self._break(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "frames come in too slowly"))
@@ -216,6 +222,11 @@ class Connection:
         """Have a message come in that is larger than a stream's window."""
         stream.has_asked = True
         self.grants.ask(stream, size_bytes)
+
+    def put_off(self, stream: Stream) -> None:
+        """Handle nothing more for now: the stream has much to read, which comes first then."""
+        self._put_off = stream
+        self.is_behind = True
 
     def received(self, stream: Stream) -> None:
         """The message that was asked for is there."""
@@ -375,7 +386,8 @@ class Connection:
         was_served, outbox.was_served = outbox.was_served, False
         outbox.frames.append(frame(PING, ACK, 0, payload))
         has_streams = bool(self.streams)
-        if not self._keepalive.on_ping(self.now, has_streams=has_streams, was_served=was_served):
+        heard_at = self._keepalive.heard_at
+        if not self._keepalive.on_ping(heard_at, has_streams=has_streams, was_served=was_served):
             self.counters.floods += 1
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
 

@@ -14,9 +14,10 @@ from kvstore.api.grpc.http2 import Http2Connection
 from kvstore.api.grpc.lifecycle import Connection
 from kvstore.api.grpc.long_answers import Long, LongAnswers
 from kvstore.api.grpc.streaming import StreamingCall
+from kvstore.api.grpc.turns import Turns
 from kvstore.api.grpc.unary import UnaryStream
 from kvstore.api.limits import ApiLimits, Counters
-from kvstore.budget import Rota
+from kvstore.budget import Budget, Rota
 from kvstore.errors import Code
 
 log = logging.getLogger("kvstore.api")
@@ -38,6 +39,7 @@ class Lane:
         limits: what clients may use.
         counters: what is counted.
         loop: the event loop.
+        budget: for reading what clients send, in one turn of the loop.
     """
 
     __slots__ = (
@@ -56,10 +58,15 @@ class Lane:
         "now",
         "patient",
         "streaming",
+        "turns",
     )
 
     def __init__(
-        self, limits: ApiLimits, counters: Counters, loop: asyncio.AbstractEventLoop
+        self,
+        limits: ApiLimits,
+        counters: Counters,
+        loop: asyncio.AbstractEventLoop,
+        budget: Budget,
     ) -> None:
         self.limits = limits
         self.message_bytes_max = limits.raw_body_bytes_max
@@ -75,6 +82,7 @@ class Lane:
         self.streaming: dict[StreamingCall, None] = {}
         self._connections: dict[Connection, GrpcProtocol] = {}
         self._soon = Rota(loop.call_soon).call_soon
+        self.turns = Turns(loop.call_soon, budget)
         self._long_answers: dict[Connection, LongAnswers] = {}
 
     def open_stream(self, connection: GrpcHttp2, stream_id: int, head: Head) -> CallStream:
@@ -138,6 +146,7 @@ class GrpcServer:
         counters: what is counted.
         loop: the event loop.
         on_lost: called when a connection is gone.
+        budget: for reading what clients send, in one turn of the loop.
     """
 
     def __init__(
@@ -147,12 +156,13 @@ class GrpcServer:
         counters: Counters,
         loop: asyncio.AbstractEventLoop,
         on_lost: Callable[[], None],
+        budget: Budget,
     ) -> None:
         self._heads = Heads(calls)
         self._loop = loop
         self._on_lost = on_lost
         self._emptied = asyncio.Event()
-        self.lane = Lane(limits, counters, loop)
+        self.lane = Lane(limits, counters, loop, budget)
 
     def __call__(self) -> "GrpcProtocol":
         """A new connection."""
@@ -206,6 +216,7 @@ class GrpcProtocol(asyncio.Protocol):
         "_connection",
         "_heads",
         "_is_ending",
+        "_is_in_line",
         "_lane",
         "_loop",
         "_now",
@@ -232,11 +243,18 @@ class GrpcProtocol(asyncio.Protocol):
         self._common_name: str | None = None
         self._is_ending = False
         """Whether all was said that ever will be."""
+        self._is_in_line = False
+        """Whether its turn to read on will come."""
         self._paused_size: int | None = None
         self._progress_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._connection: GrpcHttp2 = Http2Connection(
-            self._read_head, lane.open_stream, lane.limits, lane.counters, loop.time()
+            self._read_head,
+            lane.open_stream,
+            lane.limits,
+            lane.counters,
+            lane.turns.is_spent,
+            loop.time(),
         )
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
@@ -260,6 +278,8 @@ class GrpcProtocol(asyncio.Protocol):
         connection = self._connection
         connection.is_awake = True
         connection.receive(data, self._now())
+        if connection.is_behind:
+            self._get_in_line()
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -286,9 +306,39 @@ class GrpcProtocol(asyncio.Protocol):
         """It caught up."""
         self._paused_size = None
         self._connection.set_writable(self._now(), is_writable=True)
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._read_on()
         self.wake()
+
+    def _read_on(self) -> None:
+        """Read what is kept, or from the socket if nothing is."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._connection.is_behind:
+            self._get_in_line()
+        else:
+            transport.resume_reading()
+
+    def _get_in_line(self) -> None:
+        """Read on when it is our turn, and nothing from the socket until then."""
+        transport = self._transport
+        if self._is_in_line or transport is None or transport.is_closing():
+            return
+        self._is_in_line = True
+        transport.pause_reading()
+        self._lane.turns.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._is_in_line = False
+        connection = self._connection
+        if self._transport is None or not connection.outbox.is_writable:
+            # It is gone, or goes on once the client takes what it is told.
+            return
+        connection.is_awake = True
+        connection.go_on(self._now())
+        self._flush()
+        if connection.outbox.is_writable:
+            self._read_on()
 
     def _read_head(self, fields: list[Field]) -> Head:
         return self._heads.read(fields, self._common_name)

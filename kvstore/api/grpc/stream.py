@@ -72,6 +72,9 @@ class Stream:
     def on_data(self, data: bytes, start: int, end: int, is_last: bool) -> None:
         """The client sent ``data[start:end]``, and nothing after it if it is the last."""
 
+    def on_turn(self) -> None:
+        """It was put off, and may read now what there is."""
+
     def on_gone(self) -> None:
         """The client took it back, or its connection is lost, or a rule was broken on it."""
 

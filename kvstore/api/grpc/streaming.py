@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from asyncio import TimerHandle
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvstore.api.grpc import answers
 from kvstore.api.grpc.answers import PREFIX, PREFIX_BYTES
+from kvstore.api.grpc.assembly import Assembly
 from kvstore.api.grpc.call_stream import CallStream, cut_short, out_of_time, too_late
 from kvstore.api.grpc.calls import Streaming
 from kvstore.api.grpc.frames import ErrorCode
@@ -76,7 +78,13 @@ class StreamingCall(CallStream):
         while True:
             assembly = self._assembly
             if assembly is not None and assembly.messages:
-                message = assembly.messages.popleft()
+                message = assembly.messages[0]
+                room = self._lane.turns.has_room(
+                    len(message.body), is_compressed=message.is_compressed
+                )
+                if not room and not await self._has_turn(assembly):
+                    continue
+                assembly.messages.popleft()
                 self.unconsumed_bytes -= PREFIX_BYTES + len(message.body)
                 self.connection.refill(self)
                 self._lane.wake(self.connection)
@@ -91,6 +99,19 @@ class StreamingCall(CallStream):
                 await self._reader
             finally:
                 self._reader = None
+
+    async def _has_turn(self, assembly: Assembly) -> bool:
+        """Wait until a message may be read; False if it is not there any more."""
+        turn = self._lane.new_future()
+        self._lane.turns.call_soon(partial(self._give, turn))
+        await turn
+        return self._assembly is assembly
+
+    def _give(self, turn: "asyncio.Future[None]") -> None:
+        if not turn.done():
+            # It reads once the loop comes to it, and then it may take long.
+            self._lane.turns.end()
+            turn.set_result(None)
 
     async def send(self, messages: list[bytes]) -> None:
         """Write messages; returns when there is room for more.

@@ -89,9 +89,28 @@ class UnaryStream(CallStream):
             elif not assembly.messages:
                 raise _not_one("none")
             else:
-                self._begin(self.open_message(assembly.messages.popleft()))
+                message = assembly.messages[0]
+                size = len(message.body)
+                # One that came in one piece was counted as a frame.
+                if self._lane.turns.has_room(size, is_compressed=message.is_compressed):
+                    self._open()
+                else:
+                    self.connection.put_off(self)
         except KvError as error:
             self.fail(error)
+
+    def on_turn(self) -> None:
+        """Read the message that was put off."""
+        if not self.is_answered:
+            try:
+                self._open()
+            except KvError as error:
+                self.fail(error)
+
+    def _open(self) -> None:
+        assembly = self._assembly
+        assert assembly is not None, "a message is there"
+        self._begin(self.open_message(assembly.messages.popleft()))
 
     def _begin(self, message: bytes) -> None:
         self._has_begun = True

@@ -245,7 +245,7 @@ class Transport(asyncio.Transport):
 class Place:
     """A server, and clients of it."""
 
-    def __init__(self, **limits):
+    def __init__(self, steps=1_000_000, **limits):
         self.table = Table()
         self.counters = Counters()
         self.lost = 0
@@ -255,6 +255,7 @@ class Place:
             self.counters,
             asyncio.get_running_loop(),
             self._lost,
+            CountedBudget(steps),
         )
 
     def _lost(self):

@@ -74,13 +74,13 @@ class Heard(Stream):
 class Wire:
     """One connection and all that was said on it."""
 
-    def __init__(self, greet=True, **limits):
+    def __init__(self, greet=True, is_spent=lambda: False, **limits):
         self.now = 1000.0
         self.counters = Http2Counters()
         self.heard = {}
         self.encoder = Encoder()
         self.connection = Http2Connection(
-            list, self._open, ApiLimits(**limits), self.counters, self.now
+            list, self._open, ApiLimits(**limits), self.counters, is_spent, self.now
         )
         self.hello = self.take()
         if greet:
