@@ -22,6 +22,7 @@ from kvstore.server.identity import Identity
 from kvstore.server.network.base import Network, NetworkError
 from kvstore.server.network.http import HttpNetwork
 from kvstore.server.node import Environment, Node
+from kvstore.server.pacing import READING_SECONDS, ClockBudget
 from kvstore.server.self_replacement import MemberOpening
 from kvstore.service.service import Service
 from kvstore.tls import ports
@@ -173,7 +174,8 @@ async def _serve(
     access = Access(config.host_whitelist, config.cors)
     service = Service(node)
     grpc = Face(service, limits.watch_bytes_max, node.read_budget, limits.fields_max)
-    door = FrontDoor(service, limits, metrics.render, node.read_budget, access, tls, grpc)
+    reading = ClockBudget(node.clock, READING_SECONDS)
+    door = FrontDoor(service, limits, metrics.render, node.read_budget, access, tls, grpc, reading)
     metrics.add_door(door.counters)
     stopping = asyncio.ensure_future(stop.wait())
     try:

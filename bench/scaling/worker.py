@@ -46,7 +46,7 @@ from kvstore.api.v3_json.prepared import Prepared as JsonPrepared
 from kvstore.api.v3_json.unary import UnaryCall as JsonCall
 from kvstore.errors import ErrorKind
 from kvstore.run import GRACE_SECONDS, YOUNG_OBJECTS_MAX
-from kvstore.server.pacing import ClockBudget
+from kvstore.server.pacing import READING_SECONDS, ClockBudget
 from kvstore.service.caller import ANYBODY, Caller
 from kvstore.types import PutRequest, RangeRequest
 
@@ -155,7 +155,7 @@ class Door:
             self._counters,
             loop,
             self._count_lost,
-            ClockBudget(loop.time),
+            ClockBudget(loop.time, READING_SECONDS),
         )
         self.doorway = Doorway(self._lean, self._grpc, limits, self._counters, loop)
 

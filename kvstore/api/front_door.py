@@ -44,6 +44,7 @@ class FrontDoor:
         access: who may ask.
         tls: for https URLs.
         grpc: what is served over gRPC; None: HTTP/2 is refused.
+        reading: the budget of reading what gRPC clients send, in one turn; None: a slice.
 
     To be made on the event loop that it serves.
     """
@@ -57,6 +58,7 @@ class FrontDoor:
         access: Access = EVERYBODY,
         tls: Port | None = None,
         grpc: Face | None = None,
+        reading: Budget | None = None,
     ) -> None:
         self.counters = Counters()
         self._limits = limits
@@ -86,7 +88,7 @@ class FrontDoor:
                 self.counters,
                 self._loop,
                 self._count_lost,
-                new_budget(),
+                reading or new_budget(),
             )
         self._doorways: list[Doorway] = []
         self._listeners: list[asyncio.Server | Listener] = []

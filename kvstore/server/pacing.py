@@ -23,6 +23,13 @@ Ten of them are a hundredth of a heartbeat interval: peers and clients do not no
 """
 
 
+READING_SECONDS = 0.002
+"""What all gRPC clients together may have read in one turn of the loop.
+
+More than the calls take that ordinary clients send in one go: to part those makes them dearer.
+"""
+
+
 class ClockBudget:
     """A deadline on a monotonic clock.
 

@@ -12,8 +12,9 @@ from typing import Final
 
 from kvstore.budget import SLICES_A_TURN, Budget
 
-LOOK_BYTES: Final = 4096
-"""After how much content the budget is looked at: it costs a look at the clock."""
+LOOK_BYTES: Final = 16 * 1024
+"""After how much the budget is looked at: ordinary clients send less in one go, and a message of so
+many bytes takes some milliseconds at worst."""
 FRAME_COST_BYTES: Final = 64
 """What a frame or a message costs besides its content."""
 
@@ -34,7 +35,7 @@ class Turns:
         self._waiting: deque[Callable[[], None]] = deque()
         self._credit_bytes = LOOK_BYTES
         self._is_going = False
-        """Whether this turn has a budget, and an end that will be heard of."""
+        """Whether this turn has begun, and what comes after it is called for."""
         self._is_over = False
         """Whether nobody may have any more of this turn."""
 

@@ -294,8 +294,10 @@ class Client:
                 raw = self._without_goaways(raw)
                 for event in self.h2.receive_data(raw):
                     self._on_event(event)
-            mine = self.h2.data_to_send()
-            if mine and not self.transport.closed and self.transport.reading:
+            # What is not read waits.
+            is_read = self.transport.reading and not self.transport.closed
+            mine = self.h2.data_to_send() if is_read else b""
+            if mine:
                 self.protocol.data_received(mine)
             elif not raw:
                 return

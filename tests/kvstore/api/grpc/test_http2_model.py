@@ -43,7 +43,8 @@ class AnyFrames(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.wire = Wire(greet=False, max_streams=STREAMS_MAX)
+        self.is_spent = False
+        self.wire = Wire(greet=False, is_spent=lambda: self.is_spent, max_streams=STREAMS_MAX)
         self.window = WINDOW_BYTES_DEFAULT
         """What the server may send on the connection, as the client counts it."""
         self.initial = WINDOW_BYTES_DEFAULT
@@ -96,7 +97,8 @@ class AnyFrames(RuleBasedStateMachine):
 
     @rule(raw=st.binary(max_size=60))
     def noise(self, raw):
-        if not self.wire.connection.is_over and self.wire.connection._held:
+        connection = self.wire.connection
+        if not connection.is_over and (connection._held or connection.is_behind):
             return
         if WINDOW_UPDATE in raw[3:] or SETTINGS in raw[3:]:
             return
@@ -106,7 +108,12 @@ class AnyFrames(RuleBasedStateMachine):
     def is_between(self):
         """Whether the next bytes are read as a frame, and at once."""
         connection = self.wire.connection
-        return not (connection.is_over or connection._held or connection._only is not None)
+        return not (
+            connection.is_over
+            or connection.is_behind
+            or connection._held
+            or connection._only is not None
+        )
 
     @rule(last=st.booleans(), cuts=st.lists(st.integers(0, 60), max_size=3))
     def request(self, last, cuts):
@@ -189,6 +196,14 @@ class AnyFrames(RuleBasedStateMachine):
             self.wire.connection.tick(self.wire.now)
             self.read()
 
+    @rule(is_spent=st.booleans())
+    def turn(self, is_spent):
+        self.is_spent = is_spent
+        was_over = self.wire.connection.is_over
+        if self.wire.connection.is_behind:
+            self.wire.connection.go_on(self.wire.now)
+            self.read(was_over=was_over)
+
     @rule()
     def drain(self):
         self.wire.connection.drain(self.wire.now)
@@ -199,6 +214,7 @@ class AnyFrames(RuleBasedStateMachine):
     @invariant()
     def stays_within_its_limits(self):
         connection = self.wire.connection
+        assert connection.is_behind or not connection._kept
         assert len(connection.streams) <= STREAMS_MAX
         assert len(connection._held) <= FRAME_BYTES_MAX + 9
         assert len(connection._block) <= BLOCK_BYTES_MAX
