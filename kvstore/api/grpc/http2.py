@@ -40,7 +40,7 @@ from kvstore.api.grpc.frames import (
 from kvstore.api.grpc.header_blocks import HEADER_LIST_BYTES_MAX, Field, HeaderBlocks, Odd
 from kvstore.api.grpc.lifecycle import Connection
 from kvstore.api.grpc.stream import Stream
-from kvstore.api.grpc.turns import FRAME_COST_BYTES, LOOK_BYTES
+from kvstore.api.grpc.turns import LOOK_BYTES
 from kvstore.api.limits import ApiLimits, Http2Counters
 
 WINDOW_IN_BYTES: Final = 1024 * 1024
@@ -151,8 +151,6 @@ class Http2Connection(Connection, Generic[H]):
         self.now = now
         if stream is not None and not stream.is_over:
             stream.on_turn()
-            if self.is_over:
-                return
             if self._is_spent():
                 self._kept = data
                 self.is_behind = True
@@ -160,6 +158,8 @@ class Http2Connection(Connection, Generic[H]):
         self._handle(data, now, is_first=stream is None)
 
     def _handle(self, data: bytes, now: float, *, is_first: bool = False) -> None:
+        if self.is_over:
+            return
         try:
             rest = self._read_frames(data, is_first=is_first)
         except ConnectionFault as fault:
@@ -191,7 +191,7 @@ class Http2Connection(Connection, Generic[H]):
         """
         position = 0
         size = len(data)
-        credit = LOOK_BYTES
+        look_at = LOOK_BYTES
         if not self._is_greeted:
             if not data.startswith(PREFACE):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
@@ -210,13 +210,12 @@ class Http2Connection(Connection, Generic[H]):
             if end > size:
                 self._need = HEADER_BYTES + length
                 break
-            credit -= length + FRAME_COST_BYTES
-            if credit < 0:
+            if end > look_at:
                 if self._is_spent() and not is_first:
                     self.is_behind = True
                     break
                 is_first = False
-                credit = LOOK_BYTES
+                look_at = end + LOOK_BYTES
             position = end
             stream_id &= STREAM_ID_MAX
             if self._only is not None and kind != self._only:

@@ -17,7 +17,7 @@ from kvstore.api.grpc.frames import (
     WINDOW_UPDATE,
     frame,
 )
-from kvstore.api.grpc.turns import FRAME_COST_BYTES, LOOK_BYTES, Turns
+from kvstore.api.grpc.turns import LOOK_BYTES, Turns
 from kvstore.budget import SLICES_A_TURN, CountedBudget
 from kvstore.errors import Code
 from tests.kvstore.api.grpc.peers import Answer, Place, in_virtual_time, prefixed
@@ -36,11 +36,11 @@ def test_the_budget_is_looked_at_every_so_many_bytes_and_frames():
     looks = []
     wire = Wire(is_spent=lambda: looks.append(1))
     wire.open(1)
-    wire.say(data(1, bytes(LOOK_BYTES - 2 * FRAME_COST_BYTES)) + data(1))
+    wire.say(data(1, bytes(LOOK_BYTES - 18)) + data(1))
     assert looks == []
     wire.say(data(1, bytes(LOOK_BYTES)) * 3)
     assert len(looks) == 3
-    wire.say(data(1, b"x") * 520)
+    wire.say(data(1, b"x") * 2000)
     assert len(looks) == 5
 
 
