@@ -182,12 +182,8 @@ class Http2Connection(Connection, Generic[H]):
     def _read_frames(self, data: bytes, *, is_first: bool) -> bytes:
         """Handle all whole frames, unless the budget is spent before: then we are behind.
 
-        Args:
-            data: begins with a frame.
-            is_first: whether the first frame is handled in any case.
-
-        Returns:
-            What is left over: the beginning of the next frame, or much more if we are behind.
+        What is left over is the beginning of the next frame, or much more if we are behind. The
+        first one is handled in any case if it ``is_first``.
         """
         position = 0
         size = len(data)
