@@ -156,11 +156,8 @@ def _settle_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS_MAX, 20, 10 if leaves_cycles else 1_000_000)
 
 
-async def _serve(
-    node: Node, tls: ports.Port, stop: asyncio.Event, on_ready: Callable[[Node], None] | None
-) -> int:
-    config = node.config
-    limits = ApiLimits(
+def _api_limits(config: Config) -> ApiLimits:
+    return ApiLimits(
         max_request_bytes=config.max_request_bytes,
         max_txn_ops=config.max_txn_ops,
         max_connections=config.max_connections,
@@ -170,6 +167,13 @@ async def _serve(
         keepalive_interval_seconds=config.grpc_keepalive_interval_ms / 1000,
         keepalive_timeout_seconds=config.grpc_keepalive_timeout_ms / 1000,
     )
+
+
+async def _serve(
+    node: Node, tls: ports.Port, stop: asyncio.Event, on_ready: Callable[[Node], None] | None
+) -> int:
+    config = node.config
+    limits = _api_limits(config)
     metrics = Metrics(node)
     access = Access(config.host_whitelist, config.cors)
     service = Service(node)

@@ -23,7 +23,10 @@ log = logging.getLogger("kvstore.api")
 AHEAD_BYTES_MAX: Final = 64 * 1024
 """What a client may send ahead while a request of it is under way; it is read no further then."""
 BURST_REQUESTS_MAX: Final = 16
-"""So many that were sent ahead are begun in one go; then others have their turn."""
+"""So many that were sent ahead are begun in one go; then others have their turn.
+
+Each KiB of a body counts as another one, for it may take as long.
+"""
 
 _HEAD_END: Final = b"\r\n\r\n"
 
@@ -169,12 +172,12 @@ class LeanConnection(asyncio.Protocol):
             if end > len(data):
                 self._needs_bytes = end
                 break
-            if not left:
+            if left <= 0:
                 # As if one were under way: what comes meanwhile must not overtake it.
                 self._is_busy = True
                 server.call_soon(self._take_turn)
                 break
-            left -= 1
+            left -= 1 + (head.body_bytes >> 10)
             self._needs_bytes = 0
             self._ahead = data[end:]
             if not self._begin(head, data[body_at:end]):

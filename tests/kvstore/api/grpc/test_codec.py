@@ -364,7 +364,9 @@ def test_what_is_in_groups_counts_as_fields():
 def test_lists_that_are_merged_again_and_again_count_each_time():
     items = b"\x0a\x0a" + b"\x28\x00" * 5
     again = b"\x0a\x00"
-    assert len(decode(t.WatchRequest, items + again * 3, 24).create_request.filters) == 5
+    created = decode(t.WatchRequest, items + again * 3, 24).create_request
+    assert created is not None
+    assert len(created.filters) == 5
     with pytest.raises(Malformed, match="too many fields"):
         decode(t.WatchRequest, items + again * 3, 23)
 
