@@ -156,7 +156,7 @@ def _settle_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS_MAX, 20, 10 if leaves_cycles else 1_000_000)
 
 
-def _api_limits(config: Config) -> ApiLimits:
+def _api_limits(config: "ServerConfig") -> ApiLimits:
     return ApiLimits(
         max_request_bytes=config.max_request_bytes,
         max_txn_ops=config.max_txn_ops,

@@ -151,7 +151,7 @@ class Http2Connection(Connection, Generic[H]):
         self.now = now
         if stream is not None and not stream.is_over:
             stream.on_turn()
-            if self._is_spent():
+            if data and self._is_spent():
                 self._kept = data
                 self.is_behind = True
                 return

@@ -22,6 +22,13 @@ MESSAGE_COST_BYTES: Final = 64
 """What a message of a stream costs besides its content."""
 
 
+RESTS: Final = 6
+"""Turns of the loop without any reading of this kind, after each that took all of its budget.
+
+A new client needs several before it has its answer, and connections come in one a turn.
+"""
+
+
 class Turns:
     """The line of those who have more to read, and the budget of each turn.
 
@@ -30,13 +37,22 @@ class Turns:
         budget: of one turn.
     """
 
-    __slots__ = ("_budget", "_credit_bytes", "_is_going", "_is_over", "_soon", "_waiting")
+    __slots__ = (
+        "_budget",
+        "_credit_bytes",
+        "_is_going",
+        "_is_over",
+        "_rests_left",
+        "_soon",
+        "_waiting",
+    )
 
     def __init__(self, soon: Callable[[Callable[[], None]], object], budget: Budget) -> None:
         self._soon = soon
         self._budget = budget
         self._waiting: deque[Callable[[], None]] = deque()
         self._credit_bytes = LOOK_BYTES
+        self._rests_left = 0
         self._is_going = False
         """Whether this turn has begun, and what comes after it is called for."""
         self._is_over = False
@@ -82,8 +98,14 @@ class Turns:
         if not waiting:
             self._is_going = False
             return
+        if self._rests_left:
+            # The budget stays spent meanwhile.
+            self._rests_left -= 1
+            self._soon(self._next)
+            return
         self._begin()
         for _ in range(min(len(waiting), SLICES_A_TURN)):
             waiting.popleft()()
             if self.is_spent():
+                self._rests_left = RESTS
                 break

@@ -19,7 +19,7 @@ from kvstore.api.grpc.frames import (
     ErrorCode,
     frame,
 )
-from kvstore.api.grpc.turns import LOOK_BYTES, Turns
+from kvstore.api.grpc.turns import LOOK_BYTES, RESTS, Turns
 from kvstore.budget import SLICES_A_TURN, CountedBudget
 from kvstore.errors import Code
 from tests.kvstore.api.grpc.peers import Answer, Place, in_virtual_time, prefixed
@@ -216,6 +216,10 @@ def test_the_line_goes_on_until_the_budget_is_spent():
     for expected in (3, 6, 7):
         soon.turn()
         assert done == list(range(expected))
+        for _ in range(RESTS if expected < 7 else 0):
+            assert turns.is_spent(), "nor does anybody else get any of it meanwhile"
+            soon.turn()
+            assert done == list(range(expected))
     soon.turn()
     assert soon.due == [], "it rests when nobody waits"
 
@@ -310,8 +314,9 @@ async def test_packed_calls_are_done_a_turn_at_a_time_and_in_order():
         await turn(client)
         counts.append(answered(client, streams))
         assert counts[-1] - counts[-2] <= 1
-        assert len(counts) < 5 * CALLS
-    await turn(client)
+        assert len(counts) < 5 * CALLS * RESTS
+    for _ in range(9 * RESTS):
+        await turn(client)
     assert client.transport.reading
     assert [client.answers[it].messages for it in streams] == [[b"%d" % n] for n in range(CALLS)]
 
@@ -343,7 +348,7 @@ async def test_a_long_message_in_pieces_waits_for_a_turn_before_it_is_read():
         client.h2.send_data(stream_id, message[:15_000])
         client.h2.send_data(stream_id, message[15_000:], end_stream=True)
     client.protocol.data_received(client.h2.data_to_send())
-    for _ in range(20):
+    for _ in range(9 * RESTS):
         await turn(client)
     assert [client.answers[it].messages for it in (first, second)] == [[b"m" * 30_000]] * 2
 
@@ -359,7 +364,7 @@ async def test_a_call_that_is_put_off_may_be_taken_back_fail_or_run_out_of_time(
     assert put_off is not None
     assert put_off.id == first
     put_off.connection.reset(put_off, ErrorCode.CANCEL)
-    for _ in range(20):
+    for _ in range(9 * RESTS):
         await turn(client)
     assert client.answers[first].reset == h2.errors.ErrorCodes.CANCEL
     assert client.answers[broken].status[0] == Code.INTERNAL
@@ -373,7 +378,7 @@ async def test_a_stop_in_the_middle_lets_what_is_kept_be_answered():
     streams = say(client, [packed(b"x")] * CALLS)
     await turn(client)
     stopping = asyncio.ensure_future(place.server.close(3.0))
-    for _ in range(5 * CALLS):
+    for _ in range(5 * CALLS * RESTS):
         await turn(client)
     assert answered(client, streams) == CALLS
     await stopping
@@ -388,7 +393,7 @@ async def test_a_connection_that_is_lost_in_the_middle_leaves_the_line():
     others = say(other, [packed(b"x")] * CALLS)
     await turn(one, other)
     one.close()
-    for _ in range(5 * CALLS):
+    for _ in range(5 * CALLS * RESTS):
         await turn(other)
     assert answered(other, others) == CALLS
     assert answered(one, its) < 3
@@ -403,13 +408,13 @@ async def test_nothing_is_done_for_a_client_that_does_not_read():
     streams = say(client, [packed(b"x")] * CALLS)
     client.protocol.pause_writing()
     before = len(place.table.callers)
-    for _ in range(10):
+    for _ in range(9 * RESTS):
         await turn(client)
     assert len(place.table.callers) == before
     assert not client.transport.reading
     client.protocol.resume_writing()
     client.protocol.resume_writing()
-    for _ in range(5 * CALLS):
+    for _ in range(5 * CALLS * RESTS):
         await turn(client)
     assert answered(client, streams) == CALLS
     assert client.transport.reading
@@ -421,7 +426,7 @@ async def test_a_client_that_breaks_a_rule_in_what_is_kept_is_told_and_heard_to_
     client = place.connect()
     say(client, [packed(b"x")] * 2)
     client.protocol.data_received(frame(WINDOW_UPDATE, 0, 0, b"odd"))
-    for _ in range(10):
+    for _ in range(9 * RESTS):
         await turn(client)
     assert client.goaway is not None
     assert client.transport.eof
@@ -438,7 +443,7 @@ async def test_messages_of_streams_wait_for_turns_as_well(message):
     streams = [client.begin("/a.B/Collect", ("grpc-encoding", "gzip")) for _ in range(4)]
     for stream_id in streams:
         client.send(stream_id, message * CALLS, end=True)
-    for _ in range(20 * CALLS):
+    for _ in range(20 * CALLS * RESTS):
         await turn(client)
     parts = [b"".join(client.answers[stream_id].messages) for stream_id in streams]
     size = 1 if len(message) < 100 else 500
@@ -458,7 +463,7 @@ async def test_a_stream_that_waits_for_a_turn_may_be_taken_back():
     assert len(place.server.lane.turns._waiting) == 2
     client.h2.reset_stream(hang, h2.errors.ErrorCodes.CANCEL)
     client.flush()
-    for _ in range(10):
+    for _ in range(9 * RESTS):
         await turn(client)
     assert place.table.ended == ["CancelledError"]
     assert client.answers[chat].messages == [b"m"]
