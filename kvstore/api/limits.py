@@ -44,6 +44,8 @@ class ApiLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long an HTTP/2 connection may be without a call."""
     unsent_bytes_max: int = 64 * 1024 * KIB
     """Bytes of answers that a gRPC client has left waiting, beyond which it gets none."""
+    stream_unsent_bytes_max: int = 32 * 1024 * KIB
+    """Bytes that wait on an HTTP/2 connection, beyond which its streaming calls make no more."""
 
     @property
     def raw_body_bytes_max(self) -> int:

@@ -46,7 +46,31 @@ class Exchange(Protocol):
         """
 
     async def send(self, messages: list[bytes]) -> None:
-        """Write messages; returns when there is room for more.
+        """Write messages, small ones; returns when there is room for more.
+
+        Raises:
+            ConnectionError: nobody is there any more.
+        """
+
+    async def claim(self, bytes_max: int, bytes_min: int = 1) -> int:
+        """Wait until the client takes more; how many bytes of it are to be made.
+
+        Room for them is kept until ``write`` or ``waive``.
+
+        Args:
+            bytes_max: most that would be made at a time.
+            bytes_min: what cannot be made in less, even if more than that is there than is liked.
+
+        Raises:
+            KvError: what came meanwhile is no message.
+            ConnectionError: nobody is there any more.
+        """
+
+    def waive(self) -> None:
+        """There is nothing to write for now."""
+
+    def write(self, messages: list[bytes]) -> None:
+        """Write what room was claimed for; nothing of it is kept besides.
 
         Raises:
             ConnectionError: nobody is there any more.

@@ -92,7 +92,7 @@ class Connection:
         self.counters = counters
         self.now = now
         """When the bytes came in that are being read; seconds."""
-        self.outbox = Outbox()
+        self.outbox = Outbox(limits.stream_unsent_bytes_max)
         self.grants = Grants()
         self.streams: dict[int, Stream] = {}
         """Those that are not closed, by number."""

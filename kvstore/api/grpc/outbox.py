@@ -21,6 +21,11 @@ from kvstore.api.grpc.frames import (
 WRITE_BYTES: Final = 256 * 1024
 """How much DATA leaves in one go: other connections want the loop as well."""
 
+AHEAD_BYTES: Final = 64 * 1024
+"""What a streaming call may have waiting beyond its window, so that the next one finds it ready."""
+
+STREAM_BYTES_MAX: Final = 32 * 1024 * 1024
+"""What may wait on a connection whose streaming calls go on, unless its owner says otherwise."""
 
 Piece: TypeAlias = bytes | memoryview
 
@@ -40,17 +45,25 @@ class Sender(Protocol):
     moved_at: float
 
     def on_room(self) -> None:
-        """Some of what waited has left."""
+        """Some of what waited has left, or there is room for more."""
 
     def on_sent(self) -> None:
         """All has left, its end as well."""
 
 
 class Outbox:
-    """The frames of one connection on their way out."""
+    """The frames of one connection on their way out.
+
+    Args:
+        stream_bytes_max: what may wait while streaming calls make more.
+    """
 
     __slots__ = (
+        "_called",
+        "_in_line",
         "_ready",
+        "_stream_bytes_max",
+        "claimed_bytes",
         "data_frames",
         "frames",
         "initial_window",
@@ -61,7 +74,14 @@ class Outbox:
         "window",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, stream_bytes_max: int = STREAM_BYTES_MAX) -> None:
+        self._stream_bytes_max = stream_bytes_max
+        self._in_line: OrderedDict[int, Sender] = OrderedDict()
+        """Streams that would go on, had the connection less that waits."""
+        self._called: set[int] = set()
+        """Those whose turn it is, and that have not claimed yet."""
+        self.claimed_bytes = 0
+        """What streaming calls are making of DATA that will wait, or leave."""
         self._ready: OrderedDict[int, Sender] = OrderedDict()
         self.frames: list[Piece] = []
         """What leaves next."""
@@ -118,6 +138,54 @@ class Outbox:
             self.frames.append(ending)
             stream.on_sent()
 
+    def claim(self, stream: Sender, bytes_max: int, bytes_min: int) -> int:
+        """Keep room for DATA that a streaming call is about to make.
+
+        It makes what the client can take, and a little more. Where much waits on the connection
+        already, that little is none; where too much does, the stream stands in line.
+
+        Args:
+            stream: whose.
+            bytes_max: most that would be made at a time.
+            bytes_min: what cannot be made in less.
+
+        Returns:
+            How many bytes it may make, to be given back by ``waive``; 0: none until ``on_room``.
+        """
+        is_called = stream.id in self._called
+        if is_called:
+            self._called.remove(stream.id)
+        used = self.pending_bytes + self.claimed_bytes
+        ahead = AHEAD_BYTES if used < self._stream_bytes_max // 2 else 0
+        if stream.window_out <= 0 or stream.pending_bytes > ahead:
+            return 0
+        if used >= self._stream_bytes_max or (self._in_line and not is_called):
+            self._in_line[stream.id] = stream
+            return 0
+        window = min(stream.window_out, self.window) if self.is_writable else 0
+        room = max(window, 0) + ahead - stream.pending_bytes
+        size = max(min(bytes_max, room, self._stream_bytes_max - used), bytes_min)
+        self.claimed_bytes += size
+        return size
+
+    def waive(self, size: int) -> None:
+        """What was claimed is there, or will not be."""
+        self.claimed_bytes -= size
+        self.call_next()
+
+    def call_next(self) -> None:
+        """Let the next in line go on, if there is room; it calls the one behind it."""
+        if self._in_line and self.pending_bytes + self.claimed_bytes < self._stream_bytes_max:
+            number, stream = self._in_line.popitem(last=False)
+            self._called.add(number)
+            stream.on_room()
+
+    def leave_line(self, stream: Sender) -> None:
+        """It is gone; if it was called already, another is."""
+        self._in_line.pop(stream.id, None)
+        self._called.discard(stream.id)
+        self.call_next()
+
     def has_stalled(self, stream: Sender, now: float, seconds: float) -> bool:
         """Whether the client has for so long given no window to DATA that waits.
 
@@ -136,12 +204,16 @@ class Outbox:
         stream.pending_bytes = 0
         stream.pending.clear()
         stream.ending = None
+        self.call_next()
 
     def widen(self, stream: Sender, gain: int) -> bool:
         """A stream's window changed; False if it overflows."""
         stream.window_out += gain
-        if stream.window_out > 0 and stream.pending:
-            self._ready[stream.id] = stream
+        if stream.window_out > 0:
+            if stream.pending:
+                self._ready[stream.id] = stream
+            else:
+                stream.on_room()
         return stream.window_out <= WINDOW_BYTES_MAX
 
     def widen_all(self, streams: list[Sender], initial_window: int) -> None:
@@ -195,4 +267,6 @@ class Outbox:
             if pending and stream.window_out > 0:
                 self._ready[stream.id] = stream
             stream.on_room()
+        if self._in_line:
+            self.call_next()
         return size

@@ -79,7 +79,7 @@ class Stream:
         """The client took it back, or its connection is lost, or a rule was broken on it."""
 
     def on_room(self) -> None:
-        """Some of what waited to leave has left."""
+        """Some of what waited to leave has left, or there is room for more."""
 
     def on_tick(self, now: float) -> None:
         """Time has passed; seconds."""

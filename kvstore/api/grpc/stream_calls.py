@@ -25,7 +25,7 @@ from kvstore.api.v3_json.table import Row, Shape
 from kvstore.budget import Budget
 from kvstore.errors import Code, KvError
 from kvstore.service.caller import Caller
-from kvstore.types import Record, WatchRequest, WatchResponse
+from kvstore.types import RangeStreamResponse, Record, WatchRequest, WatchResponse
 
 R = TypeVar("R", bound=Record)
 
@@ -37,6 +37,9 @@ WATCH_REQUESTS_AT_ONCE: Final = 32
 
 KEEP_ALIVES_MAX: Final = 256
 """Keep-alives of one stream that are under way; no more are read from it meanwhile."""
+
+ANSWER_BYTES: Final = 64 * 1024
+"""What is kept free for an answer that is not of many records."""
 
 _Failure = KvError | ConnectionError
 
@@ -89,16 +92,20 @@ class Streams:
         try:
             budget = self._new_budget()
             while True:
+                # What the client cannot take yet stays in the feed, which shares it with others.
+                size = await exchange.claim(self._watch_bytes_max)
                 ready.clear()
                 budget.renew()
-                responses = feed.take(budget, self._watch_bytes_max)
+                responses = feed.take(budget, size)
                 if responses:
-                    await exchange.send(await self._messages(responses))
+                    exchange.write(await self._messages(responses))
+                    responses.clear()
                     # A client that reads as fast as we write must not keep the loop to itself.
                     await asyncio.sleep(0)
                 elif reader.done() and (failure := reader.result()) is not None:
                     raise failure
                 else:
+                    exchange.waive()
                     await ready.wait()
         finally:
             feed.close()
@@ -187,8 +194,16 @@ class Streams:
         request = await only_request(row.request, exchange)
         answers: AsyncGenerator[Record, None] = getattr(self._service, row.method)(request, caller)
         async with contextlib.aclosing(answers):
-            async for answer in answers:
-                await exchange.send([await self._encoded(answer)])
+            while True:
+                # The next one may be long in coming: nothing is kept for it until it is there.
+                await exchange.claim(ANSWER_BYTES)
+                exchange.waive()
+                answer = await anext(answers, None)
+                if answer is None:
+                    return
+                size = _size_of(answer)
+                await exchange.claim(size, size)
+                exchange.write([await self._encoded(answer)])
                 # Whoever has much to say, to a client that takes it all, must let others in.
                 await asyncio.sleep(0)
 
@@ -246,6 +261,13 @@ async def only_request(message: type[R], exchange: Exchange) -> R:
         return decode(message, data)
     except Malformed as error:
         raise _as_received(error) from None
+
+
+def _size_of(answer: Record) -> int:
+    """About how long an answer is going to be; bytes."""
+    ranged = answer.range_response if isinstance(answer, RangeStreamResponse) else None
+    records = [] if ranged is None else ranged.kvs
+    return ANSWER_BYTES + sum([len(record.key) + len(record.value) for record in records])
 
 
 def _as_received(error: Malformed) -> KvError:

@@ -14,7 +14,7 @@ from kvstore.api.grpc.calls import Streaming
 from kvstore.api.grpc.frames import ErrorCode
 from kvstore.api.grpc.heads import Head
 from kvstore.api.grpc.lifecycle import Connection
-from kvstore.api.grpc.outbox import Piece
+from kvstore.api.grpc.outbox import AHEAD_BYTES, Piece
 from kvstore.api.running import internal_error
 from kvstore.errors import Code, ErrorKind, KvError
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kvstore.api")
 
-ROOM_BYTES: Final = 64 * 1024
-"""A stream that has less than this waiting may send more."""
+ROOM_BYTES: Final = AHEAD_BYTES
+"""A stream that has no more than this waiting may send more."""
 
 
 class StreamingCall(CallStream):
@@ -40,6 +40,7 @@ class StreamingCall(CallStream):
 
     __slots__ = (
         "_call",
+        "_claimed_bytes",
         "_error",
         "_fault",
         "_is_open",
@@ -61,6 +62,7 @@ class StreamingCall(CallStream):
         """What is wrong with what the client sent."""
         self._is_open = False
         """Whether its head is out."""
+        self._claimed_bytes = 0
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -114,7 +116,49 @@ class StreamingCall(CallStream):
             turn.set_result(None)
 
     async def send(self, messages: list[bytes]) -> None:
-        """Write messages; returns when there is room for more.
+        """Write messages, small ones; returns when there is room for more.
+
+        Raises:
+            ConnectionError: nobody is there any more.
+        """
+        self.write(messages)
+        while self.pending_bytes > ROOM_BYTES:
+            await self._until_room()
+            self._check_there()
+
+    async def claim(self, bytes_max: int, bytes_min: int = 1) -> int:
+        """Wait until the client takes more; how many bytes of it are to be made.
+
+        Args:
+            bytes_max: most that would be made at a time.
+            bytes_min: what cannot be made in less.
+
+        Raises:
+            KvError: what came meanwhile is no message.
+            ConnectionError: nobody is there any more.
+        """
+        self.waive()
+        outbox = self.connection.outbox
+        while True:
+            self._check_there()
+            size = outbox.claim(self, bytes_max, bytes_min)
+            if size:
+                self._claimed_bytes = size
+                return size
+            if self._fault is not None:
+                raise self._fault
+            # Perhaps it was called, and cannot go on for its own window.
+            outbox.call_next()
+            await self._until_room()
+
+    def waive(self) -> None:
+        """There is nothing to write for now."""
+        size, self._claimed_bytes = self._claimed_bytes, 0
+        if size:
+            self.connection.outbox.waive(size)
+
+    def write(self, messages: list[bytes]) -> None:
+        """Write messages.
 
         Raises:
             ConnectionError: nobody is there any more.
@@ -131,14 +175,15 @@ class StreamingCall(CallStream):
         size = len(pieces[0])
         if size:
             outbox.send(self, pieces, size, self._lane.now())
+        self.waive()
         self._lane.wake(self.connection)
-        while self.pending_bytes > ROOM_BYTES:
-            self._writer = self._lane.new_future()
-            try:
-                await self._writer
-            finally:
-                self._writer = None
-            self._check_there()
+
+    async def _until_room(self) -> None:
+        self._writer = self._lane.new_future()
+        try:
+            await self._writer
+        finally:
+            self._writer = None
 
     def _check_there(self) -> None:
         if self.is_over or self.is_answered:
@@ -174,12 +219,13 @@ class StreamingCall(CallStream):
                 raise cut_short()
         except KvError as error:
             self._fault = error
+            _wake(self._writer)
         else:
             self.connection.refill(self)
         _wake(self._reader)
 
     def on_room(self) -> None:
-        """The client took something."""
+        """The client took something, or may take more."""
         if self.pending_bytes <= ROOM_BYTES:
             _wake(self._writer)
 
@@ -228,6 +274,8 @@ class StreamingCall(CallStream):
         lane.count_streams(-1)
         lane.streaming.pop(self, None)
         self._task = None
+        self.waive()
+        self.connection.outbox.leave_line(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

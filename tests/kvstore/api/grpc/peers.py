@@ -49,6 +49,7 @@ class Table:
         self.replies = []
         self.left = []
         self.ended = []
+        self.claims = []
         self.encoding = set()
         self.most_encoding = 0
         self.calls: Calls = {
@@ -63,6 +64,7 @@ class Table:
             "/a.B/Chat": self._chat,
             "/a.B/Collect": self._collect,
             "/a.B/Count": self._count,
+            "/a.B/Pour": self._pour,
             "/a.B/Hang": self._hang,
             "/a.B/Refuse": self._refuse,
             "/a.B/Crash": self._crash,
@@ -119,6 +121,17 @@ class Table:
         number = int(await exchange.receive() or b"0")
         for value in range(number):
             await exchange.send([b"%d" % value, b"x" * 1000])
+
+    async def _pour(self, exchange, caller):
+        """Write without end: what there is room for, but messages of the length asked for."""
+        length = int(await exchange.receive() or b"0")
+        while True:
+            size = await exchange.claim(1024 * 1024)
+            self.claims.append(size)
+            if size >= length:
+                # Others get to ask for room while this is being made.
+                await asyncio.sleep(0)
+            exchange.write([bytes(length)] * max(size // length, 1))
 
     async def _hang(self, exchange, caller):
         try:

@@ -43,6 +43,7 @@ class FakeExchange:
         self.sent = []
         self.room = asyncio.Event()
         self.room.set()
+        self.claimed = False
 
     def say(self, message):
         self.coming.put_nowait(encode(message) if not isinstance(message, bytes) else message)
@@ -54,9 +55,21 @@ class FakeExchange:
         return message
 
     async def send(self, messages):
+        self.write(messages)
+        await self.room.wait()
+
+    async def claim(self, bytes_max, bytes_min=1):
+        await self.room.wait()
+        self.claimed = True
+        return bytes_max
+
+    def waive(self):
+        self.claimed = False
+
+    def write(self, messages):
         assert all(isinstance(message, bytes) for message in messages)
         self.sent += messages
-        await self.room.wait()
+        self.waive()
 
     def answers(self, path):
         record = RPCS[path].response
@@ -137,6 +150,45 @@ async def test_many_answers_at_once_let_others_have_their_turn(settle):
     await settle()
     assert [answer.watch_id for answer in exchange.answers(WATCH)] == list(range(watch.at_once))
     await end(task)
+
+
+async def test_events_stay_in_the_feed_until_the_client_reads(settle):
+    service = FakeService()
+    exchange = FakeExchange(create(key=b"a"))
+    task = converse(service, WATCH, exchange)
+    await settle()
+    (watch,) = service.watches
+    exchange.room.clear()
+    for revision in range(2, 40):
+        watch.event(b"a", b"1", revision)
+    await settle(100)
+    # It was about to take some when the client ceased to read.
+    assert len(watch.waiting) >= 38 - watch.at_once
+    exchange.room.set()
+    await settle(100)
+    assert len(exchange.answers(WATCH)) == 39
+    assert not exchange.claimed
+    await end(task)
+
+
+async def test_no_answer_is_asked_for_until_the_client_reads(settle):
+    service = FakeService()
+    asked = []
+
+    async def snapshot(request, caller):
+        for number in range(3):
+            asked.append(number)
+            yield t.SnapshotResponse(remaining_bytes=number)
+
+    service.snapshot = snapshot
+    exchange = FakeExchange(t.SnapshotRequest())
+    exchange.room.clear()
+    task = converse(service, SNAPSHOT, exchange)
+    await settle()
+    assert asked == []
+    exchange.room.set()
+    await asyncio.wait_for(task, 5)
+    assert (asked, len(exchange.sent)) == ([0, 1, 2], 3)
 
 
 async def test_requests_are_read_while_answers_are_written(settle):
