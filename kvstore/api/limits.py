@@ -46,6 +46,9 @@ class ApiLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of answers that a gRPC client has left waiting, beyond which it gets none."""
     stream_unsent_bytes_max: int = 32 * 1024 * KIB
     """Bytes that wait on an HTTP/2 connection, beyond which its streaming calls make no more."""
+    stream_held_bytes_max: int = 16 * 1024 * KIB
+    """Bytes of unfinished and untaken messages that the streaming calls of an HTTP/2 connection
+    hold, beyond which the client may send nothing more on it."""
 
     @property
     def raw_body_bytes_max(self) -> int:

@@ -89,6 +89,16 @@ class Assembly:
         part += data[start:end]
         return len(self.messages) > count
 
+    def drop_part(self) -> None:
+        """The message that is coming in is not wanted any more."""
+        self._part = bytearray()
+        self._pieces = self.wanted_bytes = 0
+
+    @property
+    def whole_bytes(self) -> int:
+        """How long the messages are that are whole and not taken yet, with their prefixes."""
+        return sum([PREFIX_BYTES + len(message.body) for message in self.messages])
+
     def _count_piece(self) -> None:
         self._pieces += 1
         if self._pieces > PIECES + len(self._part) // PIECE_BYTES:

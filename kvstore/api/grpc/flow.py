@@ -21,6 +21,8 @@ UPDATES_PER_SECOND: Final = 2_000
 a frame, and a hundred watch streams begin together.
 """
 
+WINDOW_IN_BYTES: Final = 1024 * 1024
+"""What a client may send before we say that it may send more; nothing waits for anybody there."""
 GRANT_BYTES: Final = 16 * 1024 * 1024
 """Bytes of large messages that one connection may send at a time beyond the streams' windows."""
 

@@ -9,6 +9,7 @@ that is enough, else the connection. Everything that a client can make us hold o
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from kvstore.api.grpc.flow import WINDOW_IN_BYTES
 from kvstore.api.grpc.frames import (
     CONTINUATION,
     DATA,
@@ -43,8 +44,6 @@ from kvstore.api.grpc.stream import Stream
 from kvstore.api.grpc.turns import LOOK_BYTES
 from kvstore.api.limits import ApiLimits, Http2Counters
 
-WINDOW_IN_BYTES: Final = 1024 * 1024
-"""What a client may send before we say that it may send more; nothing waits for anybody there."""
 BLOCK_BYTES_MAX: Final = HEADER_LIST_BYTES_MAX
 CONTINUATIONS_MAX: Final = 16
 """Most frames of one header block (CVE-2024-27316)."""
@@ -79,7 +78,6 @@ class Http2Connection(Connection, Generic[H]):
         "_memo",
         "_need",
         "_open_stream",
-        "_window_in",
     )
 
     def __init__(
@@ -104,7 +102,6 @@ class Http2Connection(Connection, Generic[H]):
         self._is_greeted = False
         self._block = b""
         self._block_flags = self._block_frames = self._block_stream = 0
-        self._window_in = WINDOW_IN_BYTES
         own_settings = {
             MAX_CONCURRENT_STREAMS: min(limits.max_streams, STREAM_ID_MAX),
             MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES_MAX,
@@ -263,9 +260,7 @@ class Http2Connection(Connection, Generic[H]):
         if self._window_in < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the window allows")
         if self._window_in < WINDOW_IN_BYTES // 2:
-            gain = WINDOW_IN_BYTES - self._window_in
-            self._window_in += gain
-            self.outbox.frames.append(window_update(0, gain))
+            self._refill_all()
         stream = self.streams.get(stream_id)
         if stream is None:
             self._on_late(stream_id, flags)

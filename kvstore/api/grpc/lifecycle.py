@@ -15,6 +15,7 @@ from kvstore.api.grpc.flow import (
     UPDATE_BURST,
     UPDATES_PER_FRAME,
     UPDATES_PER_SECOND,
+    WINDOW_IN_BYTES,
     Allowance,
     Grants,
 )
@@ -74,10 +75,12 @@ class Connection:
         "_resets",
         "_spare_updates",
         "_updates",
+        "_window_in",
         "counters",
         "fault",
         "grants",
         "has_more",
+        "held_bytes",
         "is_awake",
         "is_behind",
         "is_draining",
@@ -94,6 +97,9 @@ class Connection:
         """When the bytes came in that are being read; seconds."""
         self.outbox = Outbox(limits.stream_unsent_bytes_max)
         self.grants = Grants()
+        self.held_bytes = 0
+        """What streaming calls hold of what the client said, but for large messages."""
+        self._window_in = WINDOW_IN_BYTES
         self.streams: dict[int, Stream] = {}
         """Those that are not closed, by number."""
         self.fault: ConnectionFault | None = None
@@ -217,6 +223,22 @@ class Connection:
         if gain > 0 and (gain >= WINDOW_BYTES_DEFAULT // 2 or stream.granted_bytes):
             stream.window_in += gain
             self.outbox.frames.append(window_update(stream.id, gain))
+
+    def hold(self, change: int) -> None:
+        """Streaming calls hold so many bytes more, or less, of what the client said."""
+        self.held_bytes += change
+        if change < 0 and self._window_in < WINDOW_IN_BYTES // 2 and not self.is_over:
+            self._refill_all()
+
+    def _refill_all(self) -> None:
+        """Let the client send on, on all streams, unless too much is held already.
+
+        Whoever holds it has a limit on its time, or waits for the client to read.
+        """
+        if self.held_bytes < self._limits.stream_held_bytes_max:
+            gain = WINDOW_IN_BYTES - self._window_in
+            self._window_in += gain
+            self.outbox.frames.append(window_update(0, gain))
 
     def ask(self, stream: Stream, size_bytes: int) -> None:
         """Have a message come in that is larger than a stream's window."""

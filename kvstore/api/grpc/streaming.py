@@ -43,7 +43,9 @@ class StreamingCall(CallStream):
         "_claimed_bytes",
         "_error",
         "_fault",
+        "_held_bytes",
         "_is_open",
+        "_part_since",
         "_reader",
         "_task",
         "_timer",
@@ -63,6 +65,10 @@ class StreamingCall(CallStream):
         self._is_open = False
         """Whether its head is out."""
         self._claimed_bytes = 0
+        self._held_bytes = 0
+        """What we hold of what came in, as the connection counts it."""
+        self._part_since: float | None = None
+        """Since when the message is coming in that is not whole; seconds."""
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -89,6 +95,7 @@ class StreamingCall(CallStream):
                 assembly.messages.popleft()
                 self.unconsumed_bytes -= PREFIX_BYTES + len(message.body)
                 self.connection.refill(self)
+                self._account()
                 self._lane.wake(self.connection)
                 return self.open_message(message)
             if self._fault is not None:
@@ -210,19 +217,60 @@ class StreamingCall(CallStream):
 
     def on_data(self, data: bytes, start: int, end: int, is_last: bool) -> None:
         """A piece of what the client says."""
-        if self._fault is not None:
-            self.unconsumed_bytes = 0
+        if self._fault is not None or self.is_answered:
             return
+        assembly = self._assembly
+        whole = len(assembly.messages) if assembly is not None else 0
         try:
             assembly = self.gather(data, start, end)
             if is_last and assembly.part_bytes:
                 raise cut_short()
         except KvError as error:
-            self._fault = error
-            _wake(self._writer)
-        else:
-            self.connection.refill(self)
+            self._refuse_more(error)
+            return
+        if not assembly.part_bytes:
+            self._part_since = None
+        elif self._part_since is None or len(assembly.messages) > whole:
+            self._part_since = self.connection.now
+        self._account()
+        self.connection.refill(self)
         _wake(self._reader)
+
+    def on_grant(self, size_bytes: int) -> None:
+        """A large message may come in; it is counted apart."""
+        super().on_grant(size_bytes)
+        self._account()
+
+    def _account(self) -> None:
+        """Tell the connection how much we hold."""
+        held = self.unconsumed_bytes
+        assembly = self._assembly
+        if assembly is not None and self._granted_at is not None:
+            held -= assembly.part_bytes
+        change = held - self._held_bytes
+        if change:
+            self._held_bytes = held
+            self.connection.hold(change)
+
+    def _refuse_more(self, error: KvError) -> None:
+        """What comes is not wanted: what came before it is still received, and then the error."""
+        self._fault = error
+        self._part_since = self._granted_at = None
+        self.connection.received(self)
+        assembly = self._assembly
+        if assembly is not None:
+            assembly.drop_part()
+            self.unconsumed_bytes = assembly.whole_bytes
+        self._account()
+        _wake(self._reader)
+        _wake(self._writer)
+
+    def _forget(self) -> None:
+        """Nobody receives any more."""
+        self._assembly = None
+        self._part_since = None
+        self.unconsumed_bytes = 0
+        self._account()
 
     def on_room(self) -> None:
         """The client took something, or may take more."""
@@ -231,12 +279,12 @@ class StreamingCall(CallStream):
 
     def on_gone(self) -> None:
         """Nobody is there any more."""
-        self._assembly = None
+        self._forget()
         if self._task is not None:
             self._task.cancel()
 
     def on_tick(self, now: float) -> None:
-        """Look whether a large message is late, or the last words are not taken.
+        """Look whether a message is late of which a part is there, or the last words are not taken.
 
         A conversation itself may last, and its client look away from it.
         """
@@ -245,12 +293,12 @@ class StreamingCall(CallStream):
             if self.connection.outbox.has_stalled(self, now, limits.stall_seconds):
                 self._lane.counters.untaken += 1
                 self.connection.reset(self, ErrorCode.CANCEL)
-        elif self._granted_at is not None and now >= self._granted_at + limits.body_seconds:
-            # While it does not come, no other large one of its connection does.
-            self._granted_at = None
-            self._fault = too_late("the message")
-            self.connection.received(self)
-            _wake(self._reader)
+            return
+        since = self._part_since if self._granted_at is None else self._granted_at
+        if since is not None and now >= since + limits.body_seconds:
+            # While it does not come, no other large one of its connection does; and each small
+            # one takes of what the connection may hold.
+            self._refuse_more(too_late("the request"))
 
     def stop(self) -> None:
         """The server stops."""
@@ -276,6 +324,7 @@ class StreamingCall(CallStream):
         self._task = None
         self.waive()
         self.connection.outbox.leave_line(self)
+        self._forget()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
