@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from bench import sampler, stages
+from bench import profiled_serve, sampler, stages
 from bench.figures import BenchError
 from bench.load import Run
 from bench.parts import Options, account
 from bench.parts.account import Node, Turn
-from bench.sampler import Spent
+from bench.sampler import Seen, Spent
 
 ROOT = Path(__file__).parents[2]
+LOG_FILE = ROOT / "wal" / "files.py"
 NO_PUT = (
     # The client, reading the configuration, certificates, and markers of packages: none of them is
     # at work while a node answers puts without TLS.
@@ -29,7 +32,6 @@ NO_PUT = (
     "kvstore/tls/",
     "kvstore/version.py",
 )
-MAIN = "thread (7): MainThread;main (kvstore/cli/main.py:125);Runner.run (asyncio/runners.py:86)"
 
 
 def _modules() -> list[str]:
@@ -76,40 +78,65 @@ def test_the_longer_of_two_prefixes_decides() -> None:
     assert stages.of_module("kvstore/server/scrub.py").startswith("upkeep")
 
 
-def test_the_innermost_frame_of_ours_decides_and_libraries_work_for_it() -> None:
-    assert stages.of_paths(["kvstore/run.py", "asyncio/runners.py", "raft/log.py"]) == "Raft"
-    assert stages.of_paths(["kvstore/run.py", "wal/aio.py", "ctypes/__init__.py"]) == "log"
-    assert stages.of_paths(["kvstore/run.py", "asyncio/runners.py"]) == stages.LOOP
+def _files(*paths: str) -> list[str]:
+    return [path if path.startswith("/") else f"{ROOT}/{path}" for path in paths]
 
 
-def test_pieces_of_stacks_count_as_far_as_they_go() -> None:
-    assert stages.of_paths(["kvstore/mvcc/txn.py"]) == "store"
-    assert stages.of_paths(["asyncio/runners.py"]) == stages.LOOP
-    assert stages.of_paths(["__doc__"]) == stages.ELSEWHERE
-    assert stages.of_paths([]) == stages.ELSEWHERE
+def test_the_innermost_module_of_ours_decides_and_libraries_work_for_it() -> None:
+    assert stages.of_stack(_files("raft/log.py", "/x/asyncio/runners.py", "kvstore/run.py")) == (
+        "Raft"
+    )
+    assert stages.of_stack(_files("/x/ctypes/__init__.py", "wal/aio.py", "kvstore/run.py")) == (
+        stages.LOG
+    )
+    assert stages.of_stack(_files("/x/asyncio/runners.py", "kvstore/cli/serve.py")) == stages.LOOP
+    assert stages.of_stack(_files("/x/threading.py")) == stages.ELSEWHERE
+    assert stages.of_stack([]) == stages.ELSEWHERE
 
 
-def test_samples_are_counted_by_thread_and_stage() -> None:
-    raw = "\n".join(
+def _stack(*paths: str) -> str:
+    """As faulthandler writes it."""
+    lines = [f'  File "{file}", line 7 in run' for file in _files(*paths)]
+    return "\n".join(["Stack (most recent call first):", *lines, ""])
+
+
+def test_stacks_are_counted_by_stage_and_those_in_a_collection_apart() -> None:
+    main = ("/x/asyncio/runners.py", "kvstore/cli/serve.py")
+    text = "".join(
         [
-            f"{MAIN} 5",
-            f"{MAIN};Link.<locals>.<lambda> (kvstore/server/network/http.py:192) 2",
-            f"{MAIN};Log.append (raft/log.py) 3",
-            f"{MAIN};odd (raft/core.py:-16252929) 1",
-            "thread (9): log;OsLane._run (wal/files.py:229);get (queue.py:1) 4",
+            _stack("raft/log.py", *main),
+            _stack(*main),
+            "gc start\n",
+            _stack("raft/log.py", *main),
+            _stack("raft/core.py", *main),
+            "gc stop\n",
+            _stack("raft/core.py", *main),
+            "gc start\ngc stop\n",
+            _stack("/x/threading.py"),
+            "Stack (most recent call first):\n  <no Python frame>\n",
+            _stack("raft/core.py", *main) + "  ...\n",
         ]
     )
-    assert stages.count(raw) == {
-        7: {stages.LOOP: 5, "links to the peers": 2, "Raft": 4},
-        9: {stages.LOG: 4},
+    assert sampler.parse(text) == {
+        "Raft": 3,
+        stages.LOOP: 1,
+        stages.COLLECTOR: 2,
+        stages.ELSEWHERE: 2,
     }
-    assert stages.count("") == {}
+    assert sampler.parse("") == {}
 
 
-@pytest.mark.parametrize("raw", ["main (kvstore/run.py) 3", f"{MAIN} many", "Error: no process"])
-def test_what_is_no_stack_of_a_thread_is_an_error(raw: str) -> None:
-    with pytest.raises(BenchError, match="no stack"):
-        stages.count(raw)
+def test_what_is_no_stack_is_an_error() -> None:
+    with pytest.raises(BenchError, match="no stack: 'Fatal"):
+        sampler.parse("Fatal Python error: Segmentation fault\n")
+
+
+def test_faulthandler_writes_what_is_parsed(tmp_path: Path) -> None:
+    with (tmp_path / "stacks").open("w+") as file:
+        for _ in range(2):
+            faulthandler.dump_traceback(file.fileno(), all_threads=False)
+        found = sampler.parse((tmp_path / "stacks").read_text())
+    assert found == {stages.ELSEWHERE: 2}
 
 
 def test_shares_add_up_to_what_was_spent_and_threads_are_weighed_by_it() -> None:
@@ -118,17 +145,9 @@ def test_shares_add_up_to_what_was_spent_and_threads_are_weighed_by_it() -> None
     assert found == {"Raft": 300.0, stages.LOOP: 100.0, stages.LOG: 16.0, stages.UNSEEN: 4.0}
 
 
-def test_a_dump_says_where_threads_wait() -> None:
-    dump = """[
-      {"pid": 7, "os_thread_id": 7, "thread_name": "MainThread", "frames": [
-        {"name": "run", "filename": "/x/a.py", "short_filename": "asyncio/runners.py"},
-        {"name": "main", "filename": "/x/main.py", "short_filename": "kvstore/cli/main.py"}]},
-      {"pid": 7, "os_thread_id": 9, "frames": [
-        {"name": "_run", "filename": "wal/files.py", "short_filename": null}]}
-    ]"""
-    assert sampler.parse_dump(dump) == {7: stages.LOOP, 9: stages.LOG}
-    with pytest.raises(BenchError, match="no stacks"):
-        sampler.parse_dump("Process 7")
+def test_threads_wait_where_they_were_seen_and_the_main_one_in_the_loop() -> None:
+    seen = Seen(samples={}, threads={9: stages.LOG})
+    assert sampler.resting(7, seen) == {7: stages.LOOP, 9: stages.LOG}
 
 
 def test_the_kernel_tells_user_and_system_time_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,33 +167,61 @@ def test_a_thread_that_began_meanwhile_counts_from_nothing() -> None:
     }
 
 
-def test_a_refusal_says_what_to_do() -> None:
-    words = str(sampler.refusal(7, "Permission Denied: Try again with sudo"))
-    assert "SYS_PTRACE" in words
-    assert "ptrace_scope" in words
-    assert "SYS_PTRACE" not in str(sampler.refusal(7, "No such process"))
+def test_a_node_that_writes_nothing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.kill", lambda pid, number: None)
+    monkeypatch.setattr(sampler, "WRITE_SECONDS_MAX", 0.0)
+    with pytest.raises(BenchError, match="process 7 has not said"), sampler.sampling([7], tmp_path):
+        pass
 
 
-def test_a_missing_sampler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
-    with pytest.raises(BenchError, match="pip install py-spy"):
-        sampler.py_spy()
+def test_what_a_node_wrote_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sent = []
+
+    def kill(pid: int, number: int) -> None:
+        sent.append((pid, number))
+        if number == profiled_serve.STOP:
+            (tmp_path / f"{pid}.stacks").write_text(_stack("raft/log.py") * len(sent))
+            (tmp_path / f"{pid}.threads").write_text(f'{{"9": ["/x/queue.py", "{LOG_FILE}"]}}')
+
+    monkeypatch.setattr("os.kill", kill)
+    for number in (2, 4):
+        with sampler.sampling([7], tmp_path) as found:
+            assert found == []
+        assert found == [Seen(samples={"Raft": number}, threads={9: stages.LOG})]
+        assert [path.read_text() for path in tmp_path.iterdir()] == [""]
+    assert sent == [(7, profiled_serve.START), (7, profiled_serve.STOP)] * 2
 
 
-def _turn(raw: str) -> Turn:
+def test_a_timer_signals_its_thread_when_it_has_worked() -> None:
+    timer = profiled_serve.ThreadTimer()
+    seen: list[int] = []
+    before = signal.signal(signal.SIGPROF, lambda number, frame: seen.append(number))
+    try:
+        timer.set(profiled_serve.INTERVAL_NS)
+        while not seen:
+            pass
+        timer.set(0)
+    finally:
+        signal.signal(signal.SIGPROF, before)
+    assert set(seen) == {signal.SIGPROF}
+
+
+def _turn(samples: dict[str, int]) -> Turn:
     spent = {
         7: Spent(user_us=3_000.0, system_us=1_000.0),
         9: Spent(user_us=0.0, system_us=100.0),
     }
     waits = {7: stages.LOOP, 9: stages.LOG}
     run = Run(requests=101, duration_us=1_000_000, p50_us=1, p99_us=2, refused=1, broken=0)
-    nodes = {role: account.node(spent, raw, waits, lost=2) for role in account.ROLES}
+    nodes = {role: account.node(7, spent, samples, waits) for role in account.ROLES}
     return Turn(run=run, nodes=nodes)
 
 
 def test_rows_add_up_to_the_total_of_a_put() -> None:
-    turns = [_turn(f"{MAIN} 3\n{MAIN};append (raft/log.py:1) 1") for _ in range(2)]
-    results = {"JSON": {False: [_turn("")], True: turns}}
+    turns = [_turn({stages.LOOP: 3, "Raft": 1}) for _ in range(2)]
+    results = {"JSON": {False: [_turn({})], True: turns}}
     by_stage, threads, overhead = account.tables(results)
     assert by_stage.rows == [
         [stages.LOOP, "30.00", "73.2", "30.00", "73.2"],
@@ -182,7 +229,7 @@ def test_rows_add_up_to_the_total_of_a_put() -> None:
         [stages.LOG, "1.00", "2.4", "1.00", "2.4"],
         ["**total**", "41.00", "100.0", "41.00", "100.0"],
     ]
-    assert "200 puts, 8 and 8 samples, 8 stacks" in by_stage.caption
+    assert "200 puts, 8 and 8 samples." in by_stage.caption
     assert threads.rows[:2] == [
         ["JSON", "leader", stages.LOOP, "30.00", "10.00", "40.00"],
         ["JSON", "leader", stages.LOG, "0.00", "1.00", "1.00"],
@@ -194,12 +241,12 @@ def test_rows_add_up_to_the_total_of_a_put() -> None:
 
 
 def test_nobody_sampled_is_no_stage() -> None:
-    found = account.node({7: Spent(user_us=1.0, system_us=2.0)}, "", {}, lost=0)
+    found = account.node(7, {7: Spent(user_us=1.0, system_us=2.0)}, {}, {})
     assert found == Node(threads={stages.UNSEEN: Spent(user_us=1.0, system_us=2.0)})
     assert found.cpu_us == 3.0
 
 
 def test_turns_that_are_left_out_are_told() -> None:
     text = account.text(Options(rounds=2, seconds=3), ["JSON in round 1"])
-    assert "2 rounds of 4 s" in text
+    assert "2 rounds of 3 s" in text
     assert "JSON in round 1" in text

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvstore.api.grpc.flow import WINDOW_IN_BYTES
 from kvstore.api.grpc.frames import (
     ACK,
     CONTINUATION,
@@ -29,7 +30,6 @@ from kvstore.api.grpc.frames import (
     ErrorCode,
     frame,
 )
-from kvstore.api.grpc.http2 import WINDOW_IN_BYTES
 from tests.kvstore.api.grpc.raw import (
     REQUEST,
     Wire,

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kvstore.api.grpc.flow import GRANT_BYTES
+from kvstore.api.grpc.flow import GRANT_BYTES, WINDOW_IN_BYTES
 from kvstore.api.grpc.frames import (
     DATA,
     END_HEADERS,
@@ -23,7 +23,7 @@ from kvstore.api.grpc.frames import (
     frame,
 )
 from kvstore.api.grpc.header_blocks import MEMO_BLOCKS_MAX
-from kvstore.api.grpc.http2 import BLOCK_BYTES_MAX, WINDOW_IN_BYTES
+from kvstore.api.grpc.http2 import BLOCK_BYTES_MAX
 from kvstore.api.grpc.lifecycle import LATE_STREAMS_MAX
 from tests.kvstore.api.grpc.peers import Place, prefixed
 from tests.kvstore.api.grpc.raw import REQUEST, Wire, reset, setting, update

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvstore.api.grpc.flow import Grants
+from kvstore.api.grpc.flow import WINDOW_IN_BYTES, Grants
 from kvstore.api.grpc.frames import (
     DATA,
     FRAME_BYTES_MAX,
@@ -13,7 +13,6 @@ from kvstore.api.grpc.frames import (
     ErrorCode,
     frame,
 )
-from kvstore.api.grpc.http2 import WINDOW_IN_BYTES
 from kvstore.api.grpc.outbox import WRITE_BYTES
 from tests.kvstore.api.grpc.raw import Wire, data, frames_of, reset, setting, update
 

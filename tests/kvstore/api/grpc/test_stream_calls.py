@@ -180,7 +180,7 @@ async def test_no_answer_is_asked_for_until_the_client_reads(settle):
             asked.append(number)
             yield t.SnapshotResponse(remaining_bytes=number)
 
-    service.snapshot = snapshot
+    service.snapshot = snapshot  # type: ignore[method-assign]
     exchange = FakeExchange(t.SnapshotRequest())
     exchange.room.clear()
     task = converse(service, SNAPSHOT, exchange)
