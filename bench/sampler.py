@@ -1,13 +1,13 @@
-"""What is a process busy with, and what does each of its threads spend? py-spy and the kernel."""
+"""What is a node busy with, and what does each of its threads spend? Its timer and the kernel."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import shutil
-import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,12 +16,27 @@ import msgspec
 
 from bench import stages
 from bench.figures import BenchError
+from bench.profiled_serve import START, STOP
+from bench.systems import System
+from kvstore.version import KVSTORE_VERSION
 
-SAMPLES_PER_SECOND: Final = 400
-END_SECONDS_MAX: Final = 30.0
-"""After the last sample it still writes its file."""
+WRITE_SECONDS_MAX: Final = 10.0
+LOOK_SECONDS: Final = 0.01
 
-_ERRORS: Final = re.compile(r"Errors: (\d+)")
+_STACK: Final = "Stack (most recent call first):"
+_COLLECTOR: Final = ("gc start", "gc stop")
+_NO_FRAME: Final = "<no Python frame>"
+_NO_FRAMES_MORE: Final = ("", "...")
+_FILE: Final = re.compile(r'^  File "(.*)", line ')
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node was seen at."""
+
+    samples: dict[str, int]
+    """How often the main thread was at work in each stage."""
+    threads: dict[int, str]
+    """The stage in which each other thread stands, by its id in the kernel; mostly it waits."""
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,121 +51,83 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
         return self.user_us + self.system_us
 
 
-class _Frame(msgspec.Struct):
-    filename: str
-    short_filename: str | None = None
+def ours(first_port: int, directory: Path) -> System:
+    """Three nodes of this tree's kvstore that can be sampled.
 
-
-class _Thread(msgspec.Struct):
-    os_thread_id: int
-    frames: list[_Frame]
-
-
-def py_spy() -> str:
-    """The path of py-spy: on the PATH, or where the interpreter's own programs are.
-
-    Raises:
-        BenchError: It is not installed.
+    Args:
+        first_port: As of any system.
+        directory: Where the nodes leave their samples.
     """
-    beside = str(Path(sys.executable).parent)
-    program = shutil.which("py-spy") or shutil.which("py-spy", path=beside)
-    if program is None:
-        raise BenchError("py-spy is not installed: pip install py-spy")
-    return program
-
-
-def refusal(pid: int, said: str) -> BenchError:
-    """Why py-spy saw nothing, in its words, and what to do."""
-    words = said.partition("Stack backtrace")[0].strip() or "it said nothing"
-    if "permission" in words.lower() or "ptrace" in words.lower():
-        words += (
-            "\nOne process may not look into another here: run as root, in a container with "
-            "--cap-add SYS_PTRACE, or after sysctl kernel.yama.ptrace_scope=0"
-        )
-    return BenchError(f"py-spy could not look at process {pid}: {words}")
-
-
-def resting(program: str, pid: int) -> dict[int, str]:
-    """The stage in which each thread of a quiet process waits for work, by its id in the kernel.
-
-    Raises:
-        BenchError: The process may not be looked at.
-    """
-    answer = subprocess.run(
-        [program, "dump", "--json", "--nonblocking", f"--pid={pid}"],
-        capture_output=True,
-        text=True,
-        timeout=END_SECONDS_MAX,
-        check=False,
-    )
-    if answer.returncode != 0:
-        raise refusal(pid, answer.stderr)
-    return parse_dump(answer.stdout)
-
-
-def parse_dump(dump: str) -> dict[int, str]:
-    """The stage of each thread in what ``py-spy dump --json`` prints, innermost frame first.
-
-    Raises:
-        BenchError: It is something else.
-    """
-    try:
-        threads = msgspec.json.decode(dump, type=list[_Thread])
-    except msgspec.DecodeError as error:
-        raise BenchError(f"py-spy printed no stacks: {error}") from error
-    return {
-        thread.os_thread_id: stages.of_paths(
-            [frame.short_filename or frame.filename for frame in reversed(thread.frames)]
-        )
-        for thread in threads
-    }
-
-
-class Sampler:
-    """py-spy at work on one process."""
-
-    def __init__(self, program: str, pid: int, seconds: int, path: Path) -> None:
-        self._pid = pid
-        self._path = path
-        command = [
-            *(program, "record", f"--pid={pid}", f"--duration={seconds}", "--threads"),
-            *(f"--rate={SAMPLES_PER_SECOND}", "--format=raw", "--nonblocking", "--function"),
-            f"--output={path}",
-        ]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def result(self) -> tuple[str, int]:
-        """Wait for its end: the stacks it saw, as text, and how many it could not read.
-
-        Raises:
-            BenchError: It failed, or does not end.
-        """
-        try:
-            said, _ = self._process.communicate(timeout=END_SECONDS_MAX)
-        except subprocess.TimeoutExpired as error:
-            raise BenchError(f"py-spy has not ended: kill {self._process.pid}") from error
-        if self._process.returncode != 0 or not self._path.is_file():
-            raise refusal(self._pid, said)
-        lost = _ERRORS.search(said)
-        return self._path.read_text(), int(lost[1]) if lost else 0
-
-    def close(self) -> None:
-        """End it, if it has not."""
-        self._process.kill()
-        self._process.communicate()
-        self._path.unlink(missing_ok=True)
+    program = [sys.executable, "-m", "bench.profiled_serve", str(directory.absolute())]
+    return System("kvstore", f"kvstore {KVSTORE_VERSION}", program, first_port)
 
 
 @contextlib.contextmanager
-def sampling(program: str, pid: int, seconds: int, path: Path) -> Iterator[Sampler]:
-    """Sample a process for so many seconds, by way of a file that is deleted afterwards."""
-    sampler = Sampler(program, pid, seconds, path)
+def sampling(pids: list[int], directory: Path) -> Iterator[list[Seen]]:
+    """Sample nodes meanwhile; what each has seen is in the list afterwards.
+
+    Raises:
+        BenchError: A node has ended, or does not write what it has seen.
+    """
+    found: list[Seen] = []
+    for pid in pids:
+        os.kill(pid, START)
     try:
-        yield sampler
+        yield found
     finally:
-        sampler.close()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, STOP)
+    found += [_read(pid, directory) for pid in pids]
+
+
+def _read(pid: int, directory: Path) -> Seen:
+    """What a node has written; it is deleted, but for the file that it has open."""
+    stacks, threads = directory / f"{pid}.stacks", directory / f"{pid}.threads"
+    deadline = time.monotonic() + WRITE_SECONDS_MAX
+    while not threads.exists():
+        if time.monotonic() > deadline:
+            raise BenchError(f"process {pid} has not said what it was busy with: see its log")
+        time.sleep(LOOK_SECONDS)
+    standing = msgspec.json.decode(threads.read_bytes(), type=dict[int, list[str]])
+    threads.unlink()
+    samples = parse(stacks.read_text())
+    os.truncate(stacks, 0)
+    return Seen(
+        samples=dict(samples),
+        threads={thread: stages.of_stack(files) for thread, files in standing.items()},
+    )
+
+
+def parse(text: str) -> Counter[str]:
+    """How many of the stacks that ``faulthandler`` has written fall to each stage.
+
+    Raises:
+        BenchError: There is something else between them.
+    """
+    found: Counter[str] = Counter()
+    files: list[str] = []
+    collecting = False
+    # The end is that of the last stack.
+    for line in [*text.splitlines(), _STACK]:
+        file = _FILE.match(line)
+        if file is not None:
+            files.append(file[1])
+        elif line in {_STACK, *_COLLECTOR}:
+            if files:
+                found[stages.COLLECTOR if collecting else stages.of_stack(files)] += 1
+                files = []
+            collecting = line == _COLLECTOR[0] or (collecting and line == _STACK)
+        elif line.strip() == _NO_FRAME:
+            files.append("")
+        elif line.strip() not in _NO_FRAMES_MORE:
+            raise BenchError(f"a node wrote what is no stack: {line[:200]!r}")
+    return found
+
+
+def resting(pid: int, seen: Seen) -> dict[int, str]:
+    """The stage in which each thread of a quiet node waits for work, by its id in the kernel."""
+    return {**seen.threads, pid: stages.LOOP}
 
 
 def threads(pid: int) -> dict[int, Spent]:

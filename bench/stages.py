@@ -1,21 +1,13 @@
-"""Which stage of a put does a piece of code belong to? A table of paths, and stacks read by it.
-
-A stack is one line of what ``py-spy record --format raw --threads`` writes, outermost frame first,
-with how often it was seen::
-
-    thread (812): MainThread;main (kvstore/cli/main.py:125);Driver._turn (kvstore/...) 17
-"""
+"""Which stage of a put does a piece of code belong to? A table of paths, and arithmetic."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
-
-from bench.figures import BenchError
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,9 +20,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 LOOP: Final = "event loop, and its system calls"
 LOG: Final = "log"
+COLLECTOR: Final = "garbage collector"
 ELSEWHERE: Final = "elsewhere"
 UNSEEN: Final = "threads that were never seen"
 
+ROOT: Final = f"{Path(__file__).parents[1]}/"
+_OURS: Final = ("kvstore/", "raft/", "wal/")
 _GRPC: Final = "kvstore/api/grpc/"
 STAGES: Final = (
     Stage(name=LOOP, prefixes=("kvstore/run.py", "kvstore/cli/")),
@@ -97,17 +92,13 @@ STAGES: Final = (
 )
 """In the order in which a put meets them."""
 
-ROWS: Final = (*(stage.name for stage in STAGES), UNSEEN, ELSEWHERE)
+ROWS: Final = (*(stage.name for stage in STAGES), COLLECTOR, UNSEEN, ELSEWHERE)
 """Everything that a sample or a thread can be counted to."""
 
 _BY_PREFIX: Final = sorted(
     ((prefix, stage.name) for stage in STAGES for prefix in stage.prefixes),
     key=lambda each: -len(each[0]),
 )
-_OURS: Final = ("kvstore/", "raft/", "wal/")
-_LOOPS: Final = ("asyncio/", "uvloop/")
-_FRAME: Final = re.compile(r" \(([^()]*?)(?::-?\d+)?\)$")
-_THREAD: Final = re.compile(r"^thread \((\d+)\)")
 
 
 def of_module(path: str) -> str:
@@ -118,55 +109,36 @@ def of_module(path: str) -> str:
     return ELSEWHERE
 
 
-def of_paths(paths: Sequence[str]) -> str:
-    """The stage of a stack by the paths of its frames, outermost first.
+def of_stack(files: Sequence[str]) -> str:
+    """The stage of a stack by the files of its functions, innermost first.
 
-    That of the innermost module of ours: a library works for whoever called it. A stack that holds
-    none is a piece of one, as a sampler gets that does not stop the process; it is the loop's if it
-    shows the loop.
+    That of the innermost module of ours: a library works for whoever called it.
     """
-    for path in reversed(paths):
+    for file in files:
+        path = file.removeprefix(ROOT)
         if path.startswith(_OURS):
             return of_module(path)
-    return LOOP if any(path.startswith(_LOOPS) for path in paths) else ELSEWHERE
-
-
-def count(raw: str) -> dict[int, Counter[str]]:
-    """How many samples of each thread (its id in the kernel) fall to each stage.
-
-    Raises:
-        BenchError: A line is no stack.
-    """
-    found: dict[int, Counter[str]] = defaultdict(Counter)
-    for line in raw.splitlines():
-        stack, _, number = line.rpartition(" ")
-        thread = _THREAD.match(stack)
-        if thread is None or not number.isdigit():
-            raise BenchError(f"py-spy wrote a line that is no stack of a thread: {line[:200]!r}")
-        frames = [_FRAME.search(frame) for frame in stack.split(";")[1:]]
-        paths = [frame[1] for frame in frames if frame is not None]
-        found[int(thread[1])][of_paths(paths)] += int(number)
-    return dict(found)
+    return ELSEWHERE
 
 
 def share(
     cpu_us: Mapping[int, float],
-    samples: Mapping[int, Counter[str]],
+    samples: Mapping[int, Mapping[str, int]],
     resting: Mapping[int, str],
 ) -> dict[str, float]:
     """The CPU time of threads by stages, in microseconds: the sum is that of ``cpu_us``.
 
-    Each thread's time is shared out by its own samples: how often a thread is seen depends on what
-    it waits for, so samples of two threads are not worth the same.
+    The time of a thread that was sampled is shared out by its samples; the rest is each counted to
+    one stage.
 
     Args:
         cpu_us: What each thread (its id in the kernel) has spent.
-        samples: As counted.
-        resting: Where a thread waits for work. One that was never seen at work is counted there.
+        samples: Of those threads that were sampled, how many fell to each stage.
+        resting: Where a thread waits for work: the time of one without samples is counted there.
     """
     found: dict[str, float] = defaultdict(float)
     for thread, spent in cpu_us.items():
-        seen = samples.get(thread) or Counter({resting.get(thread, UNSEEN): 1})
+        seen = samples.get(thread) or {resting.get(thread, UNSEEN): 1}
         total = sum(seen.values())
         for name, number in seen.items():
             found[name] += spent * number / total

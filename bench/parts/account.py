@@ -1,7 +1,7 @@
 """Where does the CPU time of a put go, stage by stage, on leader and follower? Two minutes in all.
 
-A sampler looks at the stacks of both nodes while they are loaded, and the kernel says what each of
-their threads has spent meanwhile.
+A timer inside both nodes samples what they work at while they are loaded, and the kernel says what
+each of their threads has spent meanwhile.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from bench.growth import running, section
 from bench.load import Run
 from bench.parts import Options, say
 from bench.processes import wait_quiet
-from bench.sampler import SAMPLES_PER_SECOND, Spent
-from bench.systems import System, ours
+from bench.sampler import Seen, Spent
+from bench.systems import System
 from kvstore.client import Client
 
 FIRST_PORT: Final = 17_000
-LEAD_SECONDS: Final = 1
-"""A load lasts so much longer than its samples: the sampler needs a moment to begin."""
 ROLES: Final = ("leader", "follower")
 LOADS: Final = {
     "gRPC": "gRPC puts, 1 connection × 64 streams",
@@ -38,22 +36,20 @@ TEXT: Final = """\
 Three nodes of kvstore on this machine, every put (256 bytes) synced on a majority before its
 answer. h2load puts over gRPC (one connection, 64 streams, one key), wrk over HTTP/JSON (64
 connections, 10,000 keys), both to the leader; {rounds} rounds of {seconds} s each, without and with
-a sampler in turns. py-spy then looks at the leader and at one follower {rate} times a second
-without stopping them, and a sample counts to the stage of the innermost function of ours: what a
-library or the interpreter does counts to whoever called it. The kernel says how much CPU time each
-thread spent, in ticks of {tick_ms:g} ms. Each thread's time is shared out by its own samples, so
-that the rows add up to what was spent; the time of a thread that was never seen at work counts to
-where it waits for work. The rounds are summed.
+samples in turns. The nodes are started by `bench/profiled_serve.py`: `kvstore serve` with a timer
+that runs on the CPU time of the main thread, at most once a tick of the kernel (mostly 4 ms). A
+sample counts to the stage of the innermost module of ours: what a library or the interpreter does
+counts to whoever called it. The kernel says how much CPU time each thread spent, in units of
+{tick_ms:g} ms. The main thread's is shared out by the samples, that of any other thread counts to
+where it waits for work; so the rows add up to what was spent. The rounds are summed.
 
-What the sampler cannot see: the kernel's work counts where its system call is made. An answer is
-sent by whoever writes it, a message to a peer by the links, a sync is begun by the log; reading
-sockets and waiting for events is the event loop's, and so is what uvloop does in C. What the kernel
-does in threads of its own (the syncs themselves, a part of the network) is nobody's here. A thread
-that sleeps leaves no sample, in particular none of waiting for events; but one that could run and
-has no processor is seen where it stands. Mostly it has just been woken, so the event loop's share
-is rather too large where the processors are full, as they are here. As no node is stopped, some
-stacks are read while they change: a piece of a stack counts as far as it goes, and one that shows
-neither us nor the loop is "{elsewhere}"."""
+The timer's handler notes the stack as it is at that moment. What the kernel does counts where its
+system call is made: an answer is sent by whoever writes it, a message to a peer by the links, a
+sync is begun by the log; reading sockets and waiting for events is the event loop's, and so is what
+uvloop does in C. What the kernel does in threads of its own (the syncs themselves, a part of the
+network) is nobody's here. Time in which a node could run and has no processor is nobody's either: a
+sampler that goes by the clock would count it, mostly to the loop, and where the processors are
+full, as they are here, that is as much as the work itself."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +60,6 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     stages: dict[str, float] = {}
     """User and system time by stage; empty if nobody sampled."""
     samples: int = 0
-    lost: int = 0
-    """Stacks that could not be read at all."""
 
     @property
     def cpu_us(self) -> float:
@@ -81,19 +75,18 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Results = Mapping[str, Mapping[bool, Sequence[Turn]]]
-"""The turns of each load, without and with the sampler."""
+"""The turns of each load, without and with samples."""
 
 
 def measure(options: Options, base_dir: Path) -> Section:
-    """Load three nodes, with and without a sampler in turns.
+    """Load three nodes, with and without samples in turns.
 
     Raises:
-        BenchError: A program is missing, the nodes may not be sampled, or a load does not work.
+        BenchError: A program is missing, a node does not come up, or a load does not work.
     """
     load.wrk()
     grpc_load.h2load()
-    program = sampler.py_spy()
-    system = ours(FIRST_PORT)
+    system = sampler.ours(FIRST_PORT, base_dir)
     results: dict[str, dict[bool, list[Turn]]] = {
         kind: {sampled: [] for sampled in (False, True)} for kind in LOADS
     }
@@ -102,13 +95,17 @@ def measure(options: Options, base_dir: Path) -> Section:
         system.fill()
         load.run([system.leader_url()], "put", 64, 1, seed=0)
         wait_quiet(system.pids)
-        resting = {pid: sampler.resting(program, pid) for pid in system.pids}
+        with sampler.sampling(system.pids, base_dir) as seen:
+            pass
+        resting = {
+            pid: sampler.resting(pid, each) for pid, each in zip(system.pids, seen, strict=True)
+        }
         for number in range(options.rounds):
             for kind in LOADS:
                 for sampled in (False, True) if number % 2 == 0 else (True, False):
                     leader = system.leader()
-                    spy = program if sampled else ""
-                    turn = _turn(system, leader, kind, options.seconds, spy, resting)
+                    where = base_dir if sampled else None
+                    turn = _turn(system, leader, kind, options.seconds, where, resting)
                     say(f"account: round {number + 1}: {_in_words(kind, turn, sampled)}")
                     if system.leader() == leader:
                         results[kind][sampled].append(turn)
@@ -126,10 +123,8 @@ def text(options: Options, moved: Sequence[str]) -> str:
     """What was done, and what was left out."""
     found = TEXT.format(
         rounds=options.rounds,
-        seconds=options.seconds + LEAD_SECONDS,
-        rate=SAMPLES_PER_SECOND,
+        seconds=options.seconds,
         tick_ms=1_000 / os.sysconf("SC_CLK_TCK"),
-        elsewhere=stages.ELSEWHERE,
     )
     if moved:
         found += f"\n\nThe leader moved ({'; '.join(moved)}): those turns are in no figure."
@@ -141,35 +136,26 @@ def _turn(
     leader: int,
     kind: str,
     seconds: int,
-    program: str,
+    directory: Path | None,
     resting: Mapping[int, Mapping[int, str]],
 ) -> Turn:
-    """Load the leader, and see what it and one follower spend; nobody samples without a program."""
-    places = [leader, (leader + 1) % len(system.pids)]
-    pids = [system.pids[place] for place in places]
-    seen: list[tuple[str, int]] = []
+    """Load the leader, and see what it and one follower spend; nobody samples without a place."""
+    pids = [system.pids[place % len(system.pids)] for place in (leader, leader + 1)]
+    seen: list[Seen] = []
     with contextlib.ExitStack() as stack:
-        samplers = [
-            stack.enter_context(sampler.sampling(program, pid, seconds, _samples(system, place)))
-            for pid, place in zip(pids, places, strict=True)
-            if program
-        ]
+        if directory is not None:
+            seen = stack.enter_context(sampler.sampling(pids, directory))
         before = [sampler.threads(pid) for pid in pids]
-        run = _load(system.urls[leader], kind, seconds + LEAD_SECONDS)
+        run = _load(system.urls[leader], kind, seconds)
         after = [sampler.threads(pid) for pid in pids]
-        seen = [each.result() for each in samplers]
     nodes = {}
     for position, (role, pid) in enumerate(zip(ROLES, pids, strict=True)):
         spent = sampler.since(after[position], before[position])
-        raw, lost = seen[position] if seen else ("", 0)
-        nodes[role] = node(spent, raw, resting[pid], lost)
-        if program and not nodes[role].samples:
-            raise BenchError(f"py-spy saw nothing of the {role} at work: measure for longer")
+        samples = seen[position].samples if seen else {}
+        if seen and not samples:
+            raise BenchError(f"the {role} was never seen at work: measure for longer")
+        nodes[role] = node(pid, spent, samples, resting[pid])
     return Turn(run=run, nodes=nodes)
-
-
-def _samples(system: System, place: int) -> Path:
-    return system.data_dirs[place].with_suffix(".samples")
 
 
 def _load(url: str, kind: str, seconds: int) -> Run:
@@ -178,14 +164,19 @@ def _load(url: str, kind: str, seconds: int) -> Run:
     return load.run([url], "put", 64, seconds, seed=1)
 
 
-def node(spent: Mapping[int, Spent], raw: str, resting: Mapping[int, str], lost: int) -> Node:
+def node(
+    pid: int,
+    spent: Mapping[int, Spent],
+    samples: Mapping[str, int],
+    resting: Mapping[int, str],
+) -> Node:
     """What one node spent.
 
     Args:
+        pid: Its process, and with it its main thread.
         spent: By thread.
-        raw: The stacks that py-spy saw; empty if it did not look.
+        samples: Of the main thread, by stage; empty if nobody sampled.
         resting: The stage in which each thread waits for work.
-        lost: How many stacks it could not read.
     """
     threads: dict[str, Spent] = {}
     for thread, own in spent.items():
@@ -194,15 +185,13 @@ def node(spent: Mapping[int, Spent], raw: str, resting: Mapping[int, str], lost:
         threads[name] = Spent(
             user_us=old.user_us + own.user_us, system_us=old.system_us + own.system_us
         )
-    if not raw:
-        return Node(threads=threads, lost=lost)
-    samples = stages.count(raw)
+    if not samples:
+        return Node(threads=threads)
     cpu_us = {thread: own.cpu_us for thread, own in spent.items()}
     return Node(
         threads=threads,
-        stages=stages.share(cpu_us, samples, resting),
-        samples=sum(sum(each.values()) for each in samples.values()),
-        lost=lost,
+        stages=stages.share(cpu_us, {pid: samples}, resting),
+        samples=sum(samples.values()),
     )
 
 
@@ -224,7 +213,7 @@ def _compact(system: System) -> None:
 
 
 def tables(results: Results) -> list[Table]:
-    """One by stages a load; then threads, and what the sampler changes."""
+    """One by stages a load; then threads, and what sampling changes."""
     return [
         *(_stages(LOADS[kind], turns[True]) for kind, turns in results.items()),
         _threads(results),
@@ -256,11 +245,9 @@ def _stages(title: str, turns: Sequence[Turn]) -> Table:
             rows.append(row)
     rows.append(["**total**", *(cell for role in ROLES for cell in _cells(*[totals[role]] * 2))])
     samples = [sum(turn.nodes[role].samples for turn in turns) for role in ROLES]
-    lost = sum(turn.nodes[role].lost for turn in turns for role in ROLES)
     caption = (
-        f"{title}: {puts:,} puts, {samples[0]:,} and {samples[1]:,} samples, {lost:,} stacks "
-        "that could not be read. CPU time of the process, user and system, in the order in which "
-        "a put meets the stages."
+        f"{title}: {puts:,} puts, {samples[0]:,} and {samples[1]:,} samples. CPU time of the "
+        "process, user and system, in the order in which a put meets the stages."
     )
     columns = (cell for role in ROLES for cell in (f"{role}, µs a put", "%"))
     return Table(header=["stage", *columns], rows=rows, caption=caption)
@@ -271,7 +258,7 @@ def _cells(cpu_us: float, total_us: float) -> list[str]:
 
 
 def _threads(results: Results) -> Table:
-    """User and system time apart; of the turns without the sampler, whose system calls are none."""
+    """User and system time apart; of the turns without samples."""
     rows = []
     for kind, by_sampled in results.items():
         turns = by_sampled[False]
@@ -288,7 +275,7 @@ def _threads(results: Results) -> Table:
     return Table(
         header=["puts", "node", "threads that wait in", "user, µs", "system, µs", "µs a put"],
         rows=rows,
-        caption="What the kernel says that the threads spent on a put, without the sampler.",
+        caption="What the kernel says that the threads spent on a put, without samples.",
     )
 
 
@@ -309,9 +296,9 @@ def _overhead(results: Results) -> Table:
             )
     columns = (f"{role}, CPU µs a put" for role in ROLES)
     return Table(
-        header=["puts", "sampler", "puts/s", "change", *columns, "errors"],
+        header=["puts", "samples", "puts/s", "change", *columns, "errors"],
         rows=rows,
-        caption="What the sampler costs: it competes with the nodes for the processors.",
+        caption="What the samples cost.",
     )
 
 
