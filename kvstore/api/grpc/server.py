@@ -218,6 +218,7 @@ class GrpcProtocol(asyncio.Protocol):
         "_is_ending",
         "_is_in_line",
         "_lane",
+        "_lingering_size",
         "_loop",
         "_now",
         "_on_lost",
@@ -245,6 +246,8 @@ class GrpcProtocol(asyncio.Protocol):
         """Whether all was said that ever will be."""
         self._is_in_line = False
         """Whether its turn to read on will come."""
+        self._lingering_size = 0
+        """What was unsent when somebody last looked, after all was said; bytes."""
         self._paused_size: int | None = None
         self._progress_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -368,18 +371,44 @@ class GrpcProtocol(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """All is said. The client gets time to read it: an abrupt end may take it back."""
+        """All is said. The client gets time to read it: an abrupt end may take it back.
+
+        That begins anew while it reads. When the server stops, the grace is all that there is.
+        """
         transport = self._transport
         if transport is None:
             return
         self._is_ending = True
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(self._lane.limits.linger_seconds, self.abort)
+        self._lingering_size = transport.get_write_buffer_size()
+        self._progress_at = self._now()
+        self._timer = self._loop.call_later(self._lane.limits.linger_seconds, self._linger)
         if transport.can_write_eof():
             transport.write_eof()
         else:
             transport.close()
+
+    def _linger(self) -> None:
+        """Look whether the client has read on since all was said, and end it if not."""
+        transport = self._transport
+        if transport is None:
+            return
+        limits = self._lane.limits
+        before, size = self._lingering_size, transport.get_write_buffer_size()
+        now = self._now()
+        if size < before:
+            self._lingering_size = size
+            self._progress_at = now
+        elif (
+            not size
+            or self._connection.fault is not None
+            or now >= self._progress_at + limits.stall_seconds
+        ):
+            # Who broke a rule is not waited for; nor is one who could have had all.
+            self.abort()
+            return
+        self._timer = self._loop.call_later(limits.linger_seconds, self._linger)
 
     def drain(self) -> None:
         """Have the client take its next calls elsewhere."""

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from kvstore.api.grpc.frames import GOAWAY, frame
 from kvstore.api.grpc.streaming import ROOM_BYTES
 from kvstore.errors import Code, ErrorKind
 from tests.kvstore.api.grpc.peers import Place, in_virtual_time, prefixed
@@ -351,6 +352,66 @@ async def test_a_broken_rule_is_told_before_the_connection_ends():
     await asyncio.sleep(2.1)
     assert client.transport.closed
     assert place.lost == 1
+
+
+def leave_with_an_answer_unsent(place):
+    """A client that asks for much, says that it leaves, and has read nothing yet."""
+    client = place.connect()
+    client.h2.increment_flow_control_window(2**20)
+    client.h2.update_settings({4: 2**20})
+    client.transport.stalled = True
+    client.call("/a.B/Big", prefixed(b"200000"))
+    client.protocol.data_received(frame(GOAWAY, 0, 0, bytes(8)))
+    return client
+
+
+def read_some(client, size=1000):
+    client.transport.written += client.transport.unsent[:size]
+    del client.transport.unsent[:size]
+
+
+@in_virtual_time
+async def test_the_end_waits_for_a_client_that_reads_slowly():
+    client = leave_with_an_answer_unsent(Place(linger_seconds=2.0, stall_seconds=60.0))
+    await client.settled(1)
+    assert client.transport.eof
+    while client.transport.unsent:
+        await asyncio.sleep(1.5)
+        assert not client.transport.closed
+        read_some(client)
+    # The last of it is in the socket, and has time as well.
+    await asyncio.sleep(2.0)
+    assert not client.transport.closed
+    await asyncio.sleep(2.5)
+    assert client.transport.closed
+
+
+@in_virtual_time
+async def test_the_end_does_not_wait_for_ever_for_a_client_that_reads_nothing():
+    client = leave_with_an_answer_unsent(Place(linger_seconds=2.0, stall_seconds=60.0))
+    await client.settled(1)
+    await asyncio.sleep(50.0)
+    read_some(client)
+    await asyncio.sleep(50.0)
+    assert not client.transport.closed
+    await asyncio.sleep(20.0)
+    assert client.transport.closed
+    assert client.transport.unsent
+
+
+@in_virtual_time
+async def test_who_breaks_a_rule_is_waited_for_only_while_it_reads():
+    client = Place(linger_seconds=2.0).connect()
+    client.transport.stalled = True
+    client.protocol.data_received(b"\0\0\1\6\0\0\0\0\0x")
+    await client.settled(1)
+    assert client.transport.unsent
+    await asyncio.sleep(1.5)
+    read_some(client, 1)
+    await asyncio.sleep(2.0)
+    assert not client.transport.closed
+    await asyncio.sleep(1.0)
+    assert client.transport.closed
 
 
 @in_virtual_time
