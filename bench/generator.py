@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import statistics
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bench.figures import BenchError
+from bench.figures import BenchError, Series
 from bench.growth import post
 from bench.load import cpu_seconds
 
@@ -56,6 +57,23 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
             return self.values_us[self.percents.index(percent)]
         except ValueError:
             raise BenchError(f"the {percent}th percentile is not kept") from None
+
+
+def distribution(name: str, latencies: Sequence[Latency]) -> Series:
+    """A line of a picture: milliseconds against the reciprocal of the share that takes longer.
+
+    Percentiles that so few calls cannot have are left out: each would be the longest again.
+    """
+    count = min(latency.count for latency in latencies)
+    percents = [percent for percent in latencies[0].percents if 100 / (100 - percent) <= count]
+    each = [[latency.at(percent) / 1e3 for latency in latencies] for percent in percents]
+    return Series(
+        name=name,
+        x=[100 / (100 - percent) for percent in percents],
+        y=[statistics.median(values) for values in each],
+        y_low=[min(values) for values in each],
+        y_high=[max(values) for values in each],
+    )
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

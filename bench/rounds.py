@@ -14,7 +14,6 @@ from bench.figures import BenchError, Figure, Goal, Series, Table
 from bench.load import Run, cpu_seconds
 from bench.parts import say
 from bench.systems import System, etcd, ours
-from kvstore.client import Client
 
 NONE: Final = "–"
 WARM_SECONDS: Final = 1
@@ -108,7 +107,7 @@ def take_turns(
                 results[case][system.name].append(found)
                 say(f"round {number + 1}: {system.name}: {case.title}: {_in_words(found)}")
         for system in order:
-            _compact(system)
+            system.compact()
     return results
 
 
@@ -132,14 +131,6 @@ def _in_words(run: Run) -> str:
     words = f"{run.rate:,.0f}/s, p50 {run.p50_us / 1000:.2f} ms, p99 {run.p99_us / 1000:.2f} ms"
     words += f", {run.errors} errors" if run.errors else ""
     return words + (", the leader moved" if run.leader_moved else "")
-
-
-def _compact(system: System) -> None:
-    """Forget the history, or the later rounds would be of larger stores, and full in the end."""
-    with Client([system.leader_url()]) as client:
-        header = client.get(b"key-00000").header
-        if header is not None:
-            client.compact(header.revision, physical=True)
 
 
 def tables(results: Results, names: Sequence[str]) -> list[Table]:

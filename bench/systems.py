@@ -168,6 +168,13 @@ class System:
                 puts = [PutRequest(key=b"key-%05d" % number, value=VALUE) for number in numbers]
                 client.txn([], [RequestOp(request_put=put) for put in puts])
 
+    def compact(self) -> None:
+        """Forget all history: what is measured later must not be of a larger store."""
+        with Client([self.leader_url()]) as client:
+            header = client.get(b"key-00000").header
+            if header is not None:
+                client.compact(header.revision, physical=True)
+
 
 def ours(first_port: int = 12479, *, nodes: int = 3, extra: Sequence[str] = ()) -> System:
     """This tree's kvstore."""

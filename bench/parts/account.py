@@ -23,7 +23,6 @@ from bench.parts import Options, say
 from bench.processes import wait_quiet
 from bench.sampler import Seen, Spent
 from bench.systems import System
-from kvstore.client import Client
 
 FIRST_PORT: Final = 17_000
 ROLES: Final = ("leader", "follower")
@@ -111,7 +110,7 @@ def measure(options: Options, base_dir: Path) -> Section:
                         results[kind][sampled].append(turn)
                     else:
                         moved.append(f"{kind} in round {number + 1}")
-            _compact(system)
+            system.compact()
     for kind, turns in results.items():
         if not all(turns.values()):
             raise BenchError(f"{kind}: the leader moved in every turn: measure again")
@@ -202,14 +201,6 @@ def _in_words(kind: str, turn: Turn, sampled: bool) -> str:
     )
     words = f"{kind}, {'sampled' if sampled else 'not sampled'}: {turn.run.rate:,.0f}/s, {spent}"
     return words + (f", {turn.run.errors} errors" if turn.run.errors else "")
-
-
-def _compact(system: System) -> None:
-    """Forget the history: later rounds must not be of a larger store."""
-    with Client([system.leader_url()]) as client:
-        header = client.get(b"key-00000").header
-        if header is not None:
-            client.compact(header.revision, physical=True)
 
 
 def tables(results: Results) -> list[Table]:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from bench import generator
-from bench.figures import Figure, Goal, Section, Series, Table
+from bench.figures import Figure, Goal, Section, Table
 from bench.generator import Puts
 from bench.growth import both, goal_of_ratio, running, section
 from bench.parts import Options, say
@@ -201,26 +201,12 @@ def _figure(by_name: Mapping[str, Sequence[Puts]]) -> Figure:
         title=f"Latency of puts at {GOAL_RATE:,}/s",
         x_label="one put in so many takes longer",
         y_label="latency, ms",
-        series=[distribution(name, runs) for name, runs in by_name.items()],
+        series=[
+            generator.distribution(name, [run.latency for run in runs])
+            for name, runs in by_name.items()
+        ],
         x_log=True,
         y_log=True,
-    )
-
-
-def distribution(name: str, runs: Sequence[Puts]) -> Series:
-    """Latency in ms against the reciprocal of the share that takes longer.
-
-    Percentiles that so few puts cannot have are left out: each would be the longest again.
-    """
-    count = min(run.latency.count for run in runs)
-    percents = [percent for percent in runs[0].latency.percents if 100 / (100 - percent) <= count]
-    each = [[run.latency.at(percent) / 1e3 for run in runs] for percent in percents]
-    return Series(
-        name=name,
-        x=[100 / (100 - percent) for percent in percents],
-        y=[statistics.median(values) for values in each],
-        y_low=[min(values) for values in each],
-        y_high=[max(values) for values in each],
     )
 
 

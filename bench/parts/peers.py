@@ -19,7 +19,6 @@ from bench.parts import Options, say
 from bench.processes import wait_quiet
 from bench.systems import System, ours
 from bench.yardsticks import PySyncObj, Redis
-from kvstore.client import Client
 
 FIRST_PORT: Final = 17_000
 APART: Final = 300
@@ -235,21 +234,13 @@ def take_turns(group: Group, options: Options) -> Results:
             results[store.title].append(msgspec.structs.replace(run, cpu_us=cpu_us))
             say(f"peers: round {number + 1}: {store.title}: {_in_words(run)}")
         for system in group.systems:
-            _compact(system)
+            system.compact()
     return results
 
 
 def _in_words(run: Run) -> str:
     words = f"{run.rate:,.0f}/s, p50 {run.p50_us / 1000:.2f} ms, p99 {run.p99_us / 1000:.2f} ms"
     return words + (f", {run.errors} errors" if run.errors else "")
-
-
-def _compact(system: System) -> None:
-    """Forget the history, which the others do not keep: later rounds must not be of more."""
-    with Client([system.leader_url()]) as client:
-        header = client.get(b"key-00000").header
-        if header is not None:
-            client.compact(header.revision, physical=True)
 
 
 def moved(results: Results) -> list[str]:

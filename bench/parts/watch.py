@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from bench import generator
-from bench.figures import Figure, Goal, Section, Series, Table
+from bench.figures import Figure, Goal, Section, Table
 from bench.generator import Watch
 from bench.growth import both, goal_of_ratio, raise_file_limit, running, section, times
 from bench.parts import Options, say
@@ -256,21 +256,12 @@ def _figure(by_name: Mapping[str, Sequence[Turn]], watchers: int) -> Figure:
         title=f"Delay of events to {watchers:,} watchers at {RATES[0]} puts/s",
         x_label="one event in so many comes later",
         y_label="delay, ms",
-        series=[_distribution(name, turns) for name, turns in by_name.items()],
+        series=[
+            generator.distribution(name, [turn.run.delay for turn in turns])
+            for name, turns in by_name.items()
+        ],
         x_log=True,
         y_log=True,
-    )
-
-
-def _distribution(name: str, turns: Sequence[Turn]) -> Series:
-    percents = turns[0].run.delay.percents
-    each = [[turn.run.delay.at(percent) / 1e3 for turn in turns] for percent in percents]
-    return Series(
-        name=name,
-        x=[100 / (100 - percent) for percent in percents],
-        y=[statistics.median(values) for values in each],
-        y_low=[min(values) for values in each],
-        y_high=[max(values) for values in each],
     )
 
 

@@ -159,8 +159,7 @@ class Faces:
     async def _answer(
         self, request: web.BaseRequest, answer: Answer, *, closes: bool = False
     ) -> Written:
-        answers = self._counters.answers
-        answers[answer.status] = answers.get(answer.status, 0) + 1
+        self._counters.count_answer(answer.status)
         return await self._lane.answer(request, answer, closes=closes)
 
     async def _call(self, request: web.BaseRequest, call: UnaryCall) -> Answer:

@@ -139,3 +139,7 @@ class Counters:
         self.streams_open = 0
         self.surprises = 0
         """Requests that failed by a mistake of ours."""
+
+    def count_answer(self, status: int) -> None:
+        """A call with one answer is answered."""
+        self.answers[status] = self.answers.get(status, 0) + 1

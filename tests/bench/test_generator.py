@@ -124,10 +124,10 @@ def test_the_goal_of_latency_is_the_ratio_of_the_medians() -> None:
 
 def test_a_distribution_leaves_out_what_so_few_puts_cannot_tell() -> None:
     few = [msgspec.structs.replace(_puts(8_000), latency=_latency(8_000, count=500))] * 2
-    series = latency.distribution("etcd", few)
+    series = generator.distribution("etcd", [run.latency for run in few])
     assert series.x == pytest.approx([100 / 99, 2, 10, 100])
     assert series.y == [1, 2, 4, 8]
-    assert len(latency.distribution("etcd", [_puts(8_000)]).x) == len(PERCENTS)
+    assert len(generator.distribution("etcd", [_puts(8_000).latency]).x) == len(PERCENTS)
 
 
 def test_tables_of_latency_have_a_cell_for_each_column() -> None:

@@ -87,6 +87,11 @@ def judge(fields: list[Field]) -> Odd | None:
     return None
 
 
+def _resizes(block: bytes) -> bool:
+    """Whether it changes how much the table may hold, which counts each time (RFC 7541 §6.3)."""
+    return bool(block) and block[0] & _SIZE_UPDATE_MASK == _SIZE_UPDATE
+
+
 class HeaderBlocks(Generic[T]):
     """The header blocks of one connection, in the order in which they come in.
 
@@ -130,10 +135,7 @@ class HeaderBlocks(Generic[T]):
         # the first one nor their number is another, the table is as it was.
         if len(entries) != count or (entries and entries[0] is not first):
             self.memo.clear()
-        elif block[:1] and block[0] & _SIZE_UPDATE_MASK == _SIZE_UPDATE:
-            # It may have changed how much the table may hold, and that counts each time anew.
-            pass
-        elif len(block) <= MEMO_BLOCK_BYTES_MAX:
+        elif len(block) <= MEMO_BLOCK_BYTES_MAX and not _resizes(block):
             if len(self.memo) >= MEMO_BLOCKS_MAX:
                 self.memo.clear()
             self.memo[block] = meaning

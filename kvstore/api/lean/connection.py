@@ -242,7 +242,7 @@ class LeanConnection(asyncio.Protocol):
             return
         server = self._server
         closes = closes or server.is_draining
-        server.count(answer.status)
+        server.counters.count_answer(answer.status)
         if answer.slices is not None:
             self._task = server.new_task(self._send_slices(transport, answer, closes=closes))
             return

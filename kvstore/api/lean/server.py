@@ -79,11 +79,6 @@ class LeanServer:
             found = self._openings[key] = opening(status, head, date, closes=closes)
         return found
 
-    def count(self, status: int) -> None:
-        """A request is answered."""
-        answers = self.counters.answers
-        answers[status] = answers.get(status, 0) + 1
-
     def hand_over(self, transport: asyncio.Transport, data: bytes, *, is_deaf: bool) -> None:
         """Have somebody else serve a connection from here on.
 
